@@ -1,0 +1,182 @@
+package control
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The items below encode themselves so that every program sees one shape: lists and maps never null, times RFC 3339 in
+// UTC. A time that is not known is left out.
+
+// A Member is one node as this node sees it.
+type Member struct {
+	Name       string            `json:"name"`
+	ID         string            `json:"id"`
+	Status     string            `json:"status"` // alive, suspect, left, failed, asleep
+	Kind       string            `json:"kind"`   // member, leaf
+	Self       bool              `json:"self"`
+	Address    string            `json:"address"` // HOST:PORT
+	Tags       map[string]string `json:"tags"`
+	Roles      []string          `json:"roles"`
+	RTTSeconds float64           `json:"rtt_seconds"` // 0: not measured
+	Promises   Counts            `json:"promises"`
+	Score      string            `json:"score"`
+	Version    string            `json:"version"`
+	Platform   string            `json:"platform"` // os/arch
+	LastSeen   time.Time         `json:"last_seen,omitzero"`
+}
+
+// Counts says how many promises of a node have each outcome.
+type Counts struct {
+	Kept     int `json:"kept"`
+	Repaired int `json:"repaired"`
+	Failed   int `json:"failed"`
+	Waiting  int `json:"waiting"`
+	Drifted  int `json:"drifted"`
+}
+
+// An Artifact is one version that a node offers.
+type Artifact struct {
+	Name        string    `json:"name"`
+	Version     string    `json:"version"` // the semver, or else the counter
+	Counter     uint64    `json:"counter"`
+	Hash        string    `json:"hash"` // of the content alone: equal content, equal hash
+	SizeBytes   int64     `json:"size_bytes"`
+	Publisher   string    `json:"publisher"`
+	PublisherID string    `json:"publisher_id"`
+	PublishedAt time.Time `json:"published_at,omitzero"`
+	Holders     []string  `json:"holders"` // names of the nodes known to have all its bytes
+	Wanted      []string  `json:"wanted"`  // names of the nodes that want it
+	Local       bool      `json:"local"`   // this node has all its bytes
+	Of          []Input   `json:"of"`      // what it was made from
+}
+
+// An Input is a version that an artifact was made from.
+type Input struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Hash    string `json:"hash"`
+}
+
+// A Promise is one promise of a node and how it stands.
+type Promise struct {
+	Node      string    `json:"node"`
+	Address   string    `json:"address"`
+	Type      string    `json:"type"`
+	Outcome   string    `json:"outcome"` // kept, repaired, failed, waiting, drifted; unknown before the first look
+	Reason    string    `json:"reason"`
+	Why       string    `json:"why"` // of the score
+	Since     time.Time `json:"since,omitzero"`
+	CheckedAt time.Time `json:"checked_at,omitzero"`
+	Repairs   int       `json:"repairs"`
+}
+
+// A Role is one role of the score, as this node holds it or not.
+type Role struct {
+	Name    string   `json:"name"`
+	Held    bool     `json:"held"`
+	Unknown bool     `json:"unknown"` // hangs on a fact not yet gathered
+	Why     string   `json:"why"`
+	Because []string `json:"because"`
+}
+
+// A StoryItem is one thing that happened, and the id of the item that caused it.
+type StoryItem struct {
+	ID      string    `json:"id"` // unique in the mesh
+	At      time.Time `json:"at,omitzero"`
+	Node    string    `json:"node"`
+	Kind    string    `json:"kind"`
+	Subject string    `json:"subject"` // a promise, an artifact, a node
+	Outcome string    `json:"outcome"`
+	Text    string    `json:"text"`
+	Cause   string    `json:"cause"` // "" where the chain begins
+}
+
+// A Score is what a node plays, or the newer one it refused.
+type Score struct {
+	Name    string            `json:"name"`
+	Version string            `json:"version"`
+	Hash    string            `json:"hash"`
+	Why     string            `json:"why"`
+	Files   map[string]string `json:"files"` // by path in the folder
+	Since   time.Time         `json:"since,omitzero"`
+	State   string            `json:"state"`   // in force, refused, none
+	Problem string            `json:"problem"` // why it, or a newer one, was refused
+}
+
+// A Version says which program answers.
+type Version struct {
+	Program  string `json:"program"` // meshd, meshctl
+	Version  string `json:"version"`
+	Revision string `json:"revision"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+	Node     string `json:"node"` // the rest is empty for meshctl
+	NodeID   string `json:"node_id"`
+	Mesh     string `json:"mesh"`
+}
+
+// An InviteRequest says whom a token may admit.
+type InviteRequest struct {
+	Name       string            `json:"name"`    // "": any name
+	Replace    bool              `json:"replace"` // revoke the key that holds Name now
+	Tags       map[string]string `json:"tags"`    // attested in the certificate
+	TTLSeconds int64             `json:"ttl_seconds"`
+	Uses       int               `json:"uses"`
+}
+
+// MarshalJSON keeps the promise made above.
+func (m Member) MarshalJSON() ([]byte, error) {
+	type plain Member
+	m.Tags, m.Roles, m.LastSeen = filledMap(m.Tags), filled(m.Roles), m.LastSeen.UTC()
+	return json.Marshal(plain(m))
+}
+
+// MarshalJSON keeps the promise made above.
+func (a Artifact) MarshalJSON() ([]byte, error) {
+	type plain Artifact
+	a.Holders, a.Wanted, a.Of, a.PublishedAt = filled(a.Holders), filled(a.Wanted), filled(a.Of), a.PublishedAt.UTC()
+	return json.Marshal(plain(a))
+}
+
+// MarshalJSON keeps the promise made above.
+func (p Promise) MarshalJSON() ([]byte, error) {
+	type plain Promise
+	p.Since, p.CheckedAt = p.Since.UTC(), p.CheckedAt.UTC()
+	return json.Marshal(plain(p))
+}
+
+// MarshalJSON keeps the promise made above.
+func (r Role) MarshalJSON() ([]byte, error) {
+	type plain Role
+	r.Because = filled(r.Because)
+	return json.Marshal(plain(r))
+}
+
+// MarshalJSON keeps the promise made above.
+func (s StoryItem) MarshalJSON() ([]byte, error) {
+	type plain StoryItem
+	s.At = s.At.UTC()
+	return json.Marshal(plain(s))
+}
+
+// MarshalJSON keeps the promise made above.
+func (s Score) MarshalJSON() ([]byte, error) {
+	type plain Score
+	s.Files, s.Since = filledMap(s.Files), s.Since.UTC()
+	return json.Marshal(plain(s))
+}
+
+func filled[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}
+
+func filledMap(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
