@@ -4,6 +4,7 @@ package promise
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -20,7 +21,8 @@ type Keeper interface {
 	// ends it returns soon, with no half-written file behind it. The agent checks again afterwards.
 	Repair(ctx context.Context) (Finding, error)
 
-	// Watches names what should wake this promise when it changes on disk.
+	// Watches names what should wake this promise when it changes on disk. What it names may change
+	// after each Check and Repair.
 	Watches() []Watch
 
 	// End is called once when the promise ends (role, when, key or score changed) or with the agent;
@@ -28,13 +30,26 @@ type Keeper interface {
 	End(ctx context.Context, leaving bool) error
 }
 
+// A Restarter is a Keeper that can be told to do its work anew: process and guest when what they
+// restart_on was repaired, a command when what it is promised on was. A command with inputs or outputs
+// takes no notice: their content decides. What was asked for outlives a crash.
+type Restarter interface {
+	Restart(ctx context.Context) error
+}
+
+// A Yielder is a Keeper whose promise outlives it: the agent calls Yield in place of End when a promise
+// of the same address, changed, takes over. What runs is left running; the successor adopts it, and
+// restarts it only if what runs was changed.
+type Yielder interface{ Yield() }
+
 // A Finding is what a look told.
 type Finding struct {
 	OK     bool   // as promised
 	Reason string // what is untrue, what was done; one line for people
 	// Wakes is closed or sent to when the keeper knows that its state may have changed (a child died).
 	Wakes <-chan struct{}
-	// Again asks for another look after this long; 0 = the promise's own every.
+	// Again asks for another look after this long; 0 = the promise's own every. It counts beside an error
+	// too: then it is when to try again, in place of the agent's own backoff (a process that crashes).
 	Again time.Duration
 	// Artifact is the version this promise published or placed, for the journal; zero otherwise.
 	Artifact ArtifactCause
@@ -52,6 +67,15 @@ type ArtifactCause struct {
 type WaitingError struct{ For string }
 
 func (e *WaitingError) Error() string { return "waiting for " + e.For }
+
+// Errors of a Host that callers decide by.
+var (
+	// ErrNotFound: no such process, or another one has its pid by now.
+	ErrNotFound = errors.New("no such process")
+	// ErrNoWatch: this machine, or what is left of its limits, watches no more folders; the periodic pass
+	// must do.
+	ErrNoWatch = errors.New("no folder watch to be had")
+)
 
 // A Watch is a path whose change wakes a promise. Path is absolute; a change of the path itself, and of
 // anything directly in it where it is a folder, counts; Recursive takes the folders below it too.
@@ -83,15 +107,22 @@ type Host interface {
 	// Exec runs c to its end or to the timeout, then kills its whole process group. tail is the last 4
 	// KiB of output, both streams. err is for what could not start or was cut short; code is valid when nil.
 	Exec(ctx context.Context, c Cmd, timeout time.Duration) (code int, tail []byte, err error)
+	// Spawn starts c in a session of its own, so that it outlives this program.
 	Spawn(c Cmd) (Child, error)
+	// Adopt takes up a process that an earlier run of this program spawned; ErrNotFound if it is gone.
 	Adopt(pid int, startTime uint64) (Child, error)
-	// Find looks for a process whose environment has MESHD_PROMISE=mark. ErrNotFound if none.
+	// Find looks for a process whose environment has MESHD_PROMISE=mark; where mark ends in "*", one that
+	// begins with what is before it. Of several the leader of a session is preferred, then the oldest.
+	// ErrNotFound if none.
 	Find(mark string) (pid int, startTime uint64, err error)
-	// Watch calls changed with the base name for each change directly in dir, until stop. It never blocks.
+	// Watch calls changed with the base name for each change directly in dir, until stop. The name "."
+	// means the folder itself: it was removed or moved (the watch is over; watch again) or changes were
+	// lost (look at all of it). changed must not block. An error is ErrNoWatch or about dir itself.
 	Watch(dir string, changed func(name string)) (stop func(), err error)
 }
 
-// Memory is what keepers remember across restarts: a small durable map, the keys of one promise its own.
+// Memory is what keepers remember across restarts: a small durable map. Keepers begin each key with their
+// promise's address, so that all of a node may share one.
 type Memory interface {
 	Get(key string) ([]byte, error)     // nil, nil when absent
 	Put(key string, value []byte) error // durable on return; nil deletes
@@ -104,7 +135,8 @@ type Mesh interface {
 	Outdated(ctx context.Context, a Offer) (stale bool, latest ArtifactCause, err error)
 	// Publish makes a new version, durable on return.
 	Publish(ctx context.Context, a Offer) (ArtifactCause, error)
-	// Choose lists the versions that w should have in place now, each with its path; a WaitingError when nobody offers.
+	// Choose lists the versions that w should have in place now, each with its path; a WaitingError when
+	// nobody offers. An empty list says that all it had were withdrawn: then they are removed.
 	Choose(ctx context.Context, w Wish) ([]Placement, error)
 	// InPlace reports whether p lies as it should.
 	InPlace(ctx context.Context, p Placement) (ok bool, why string, err error)
@@ -128,7 +160,8 @@ type Offer struct {
 	Of                     []string // addresses of the wants it is made of
 }
 
-// Wish is what a want promise asks for. Place still holds the late names.
+// Wish is what a want promise asks for. Place is as written: it still holds the late names, and is
+// relative to the work folder unless absolute; it has no "..".
 type Wish struct {
 	Promise, Name, From, Version, Place string
 	Mode, Owner                         string
