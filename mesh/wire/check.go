@@ -50,7 +50,7 @@ type scanner struct {
 	pos   int
 	lim   Limits
 	total int // values seen
-	grown int // bytes the decoded form will take, as far as the shape tells; see charge
+	grown int // bytes the decoded form will take, as far as the shape tells; see grow
 
 	// empties are the empty arrays, maps and bytes of the shape that were not spelled nil. Marshal
 	// respells them (collect is set), all others refuse them.
@@ -96,7 +96,7 @@ func (s *scanner) value(sh *shape, depth int) error {
 			return &LimitError{"nesting of the message", s.lim.Depth, depth + 1}
 		}
 		if n > s.lim.Items {
-			return &LimitError{"count of an " + fam.String(), s.lim.Items, n}
+			return &LimitError{"count of one " + fam.String(), s.lim.Items, n}
 		}
 		if fam == famMap {
 			return s.entries(sh, n, depth)

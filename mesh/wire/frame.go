@@ -40,7 +40,7 @@ func ReadFrame(r io.Reader, max int) (kind byte, body []byte, err error) {
 		return 0, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
-	if uint64(n) > uint64(max) {
+	if int64(n) > int64(max) {
 		return 0, nil, &LimitError{"bytes of a frame", max, int(min(n, math.MaxInt32))}
 	}
 	size := int(n)

@@ -24,7 +24,7 @@ type shape struct {
 	fam      family
 	optional bool     // a pointer: nil is right
 	fixed    int      // exact length of bytes or count of an array; -1 any
-	charge   int      // memory that each element, or a pointer's target, takes when decoded
+	charge   int      // memory taken by each byte or element, or by a pointer's target, beside what holds it
 	elem     *shape   // of every element of an array, every value of a map
 	fields   []*shape // of a struct, instead of elem
 	typ      reflect.Type
@@ -46,7 +46,7 @@ func shapeOf(t reflect.Type, depth int) (*shape, error) {
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		sh.fam = famInt
 	case reflect.String:
-		sh.fam = famText
+		sh.fam, sh.charge = famText, 1
 	case reflect.Slice, reflect.Array:
 		return sh, sh.list(t, depth)
 	case reflect.Map:
@@ -77,7 +77,7 @@ func (sh *shape) list(t reflect.Type, depth int) (err error) {
 		sh.charge = 2 * int(t.Elem().Size())
 	}
 	if t.Elem().Kind() == reflect.Uint8 {
-		sh.fam, sh.charge = famBytes, 1
+		sh.fam, sh.charge = famBytes, sh.charge/2
 		return nil
 	}
 	sh.fam = famArray
@@ -184,21 +184,24 @@ func (s *scanner) fit(sh *shape, fam family, n, start int) (*shape, error) {
 		}
 		s.empties = append(s.empties, span{start, s.pos})
 	}
-	count := max(n, 1)
-	if sh.fields != nil && !sh.optional {
-		count = 0 // part of what holds it
-	}
 	if s.left() < n && fam != famInt {
 		return sh, nil // told by the caller, with the count
 	}
-	s.grown += count * sh.charge
-	if fam == famText {
-		s.grown += n
+	return sh, s.grow(sh, n)
+}
+
+// grow counts the memory that the decoder will take for n bytes or elements of the shape.
+func (s *scanner) grow(sh *shape, n int) error {
+	most := maxExpansion*len(s.b) + freeBytes
+	charge := sh.charge
+	if sh.fields != nil {
+		n = 1
 	}
-	if most := maxExpansion*len(s.b) + freeBytes; s.grown > most {
-		return nil, &LimitError{"bytes of the decoded message", most, s.grown}
+	if charge > 0 && n > (most-s.grown)/charge {
+		return &LimitError{"bytes of the decoded message", most, most + 1}
 	}
-	return sh, nil
+	s.grown += n * charge
+	return nil
 }
 
 // nilable reports whether the empty value of the shape is nil.
