@@ -1,0 +1,57 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// A Network is where sockets come from: Real in a daemon, a Host of a Memory in a simulation (law 7).
+type Network interface {
+	// Listen binds one address for streams and packets alike: both have the same port. Port 0 takes one
+	// that is free for both.
+	Listen(addr string) (net.Listener, net.PacketConn, error)
+
+	// Dial opens a stream to HOST:PORT. It returns when ctx ends.
+	Dial(ctx context.Context, addr string) (net.Conn, error)
+}
+
+// Real is the network of this machine: TCP and UDP.
+var Real Network = realNetwork{}
+
+type realNetwork struct{}
+
+// portTries is how often Listen asks for a port that TCP and UDP both have free.
+const portTries = 32
+
+func (realNetwork) Listen(addr string) (net.Listener, net.PacketConn, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listen on %q: %w; want ADDR:PORT", addr, err)
+	}
+	tries := 1
+	if port == "0" {
+		tries = portTries
+	}
+	var last error
+	for range tries {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return nil, nil, err
+		}
+		bound := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+		p, err := net.ListenPacket("udp", net.JoinHostPort(host, bound))
+		if err == nil {
+			return l, p, nil
+		}
+		last = errors.Join(err, l.Close())
+	}
+	return nil, nil, last
+}
+
+func (realNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "tcp", addr)
+}
