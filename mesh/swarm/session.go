@@ -1,0 +1,367 @@
+package swarm
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"meshd/mesh/id"
+	"meshd/mesh/wire"
+	"meshd/store/artifact"
+)
+
+// How long a stream waits.
+const (
+	silenceTime = 10 * time.Second // for the next byte while an answer is due, and for a slice to be taken
+	idleTime    = 90 * time.Second // with nothing to do, the one that was dialled
+	dialledIdle = 60 * time.Second // with nothing to do, the one that dialled: it hangs up first
+)
+
+const (
+	maxPending = 1024      // requests to one peer without an answer
+	maxJobs    = 256       // requests of one peer not yet answered
+	maxControl = 2048      // frames to one peer not yet written
+	slice      = 128 << 10 // bytes written under one deadline; a multiple of the TLS record
+	headRoom   = 256       // bytes before the chunks of an answer, for its header
+)
+
+// errViolation is wrapped by errors about a peer that broke the protocol.
+var errViolation = errors.New("broke the protocol")
+
+// A request is a question to a peer.
+type request struct {
+	root   artifact.Digest
+	chunks []artifact.Chunk // what is wanted; nil asks what the peer has
+	// done is called once, by the goroutine that reads the stream or the one that ends it. It must
+	// not block. The callee owns the body.
+	done func(answer)
+}
+
+// An answer is what came of a request: chunks, a refusal, what the peer has, or the end of the stream.
+type answer struct {
+	body    *buffer // the chunks one after the other, not yet verified
+	absent  bitset  // those that are not in body; nil: none
+	refused refusal // 0: not refused
+	all     bool    // the peer has all
+	bits    []byte  // or these, see have
+	err     error   // the stream ended
+}
+
+// A session is one stream with a peer: both ends ask and serve.
+//
+// One goroutine reads, one writes and serves; neither waits for the other. Requests may be made by
+// any goroutine.
+type session struct {
+	s    *Swarm
+	peer id.Node
+	conn net.Conn
+	idle time.Duration
+
+	mu      sync.Mutex
+	pending map[uint32]*request // asked of the peer; a nil request was cancelled, its answer is dropped
+	nextReq uint32
+	control [][]byte // frames to write before the next job
+	jobs    []job    // asked by the peer
+	err     error    // why the session ended
+	ended   bool
+
+	kick chan struct{} // capacity 1: look at control and jobs
+	done chan struct{} // closed when the session has ended
+
+	// last is the artifact served last; owned by the goroutine that writes.
+	last artifact.Digest
+}
+
+func newSession(s *Swarm, peer id.Node, c net.Conn, idle time.Duration) *session {
+	return &session{
+		s: s, peer: peer, conn: c, idle: idle, pending: map[uint32]*request{},
+		kick: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+}
+
+// run speaks on the stream until it ends, and says why it did.
+func (x *session) run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { x.end(context.Cause(ctx)) })
+	defer stop()
+	var writer sync.WaitGroup
+	writer.Go(func() { x.end(x.write()) })
+	x.end(x.read())
+	writer.Wait()
+	return x.err
+}
+
+// end closes the stream and fails all that is pending. Only the first reason counts.
+func (x *session) end(why error) {
+	x.mu.Lock()
+	if x.ended {
+		x.mu.Unlock()
+		return
+	}
+	x.ended, x.err = true, why
+	pending := x.pending
+	x.pending = nil
+	x.mu.Unlock()
+	close(x.done)
+	for _, r := range pending {
+		if r != nil {
+			r.done(answer{err: why})
+		}
+	}
+	x.conn.Close() // may wait for a TLS farewell: last
+}
+
+// ask sends a request and returns its number; the answer goes to r.done, unless ask fails.
+func (x *session) ask(r *request) (uint32, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.ended {
+		return 0, fmt.Errorf("stream ended: %w", x.err)
+	}
+	if len(x.pending) >= maxPending {
+		return 0, &wire.LimitError{What: "requests under way to one peer", Limit: maxPending, Got: len(x.pending) + 1}
+	}
+	x.nextReq++
+	req := x.nextReq
+	var b []byte
+	var err error
+	if r.chunks == nil {
+		b, err = frame(kindAsk, &haveAsk{Req: req, Root: r.root})
+	} else {
+		ids := make([]byte, 0, len(r.chunks)*len(artifact.Digest{}))
+		for _, c := range r.chunks {
+			ids = append(ids, c.ID[:]...)
+		}
+		b, err = frame(kindWant, &want{Req: req, Root: r.root, IDs: ids})
+	}
+	if err != nil {
+		return 0, err
+	}
+	x.pending[req] = r
+	if len(x.pending) == 1 {
+		x.deadline()
+	}
+	x.control = append(x.control, b)
+	x.wakeWriter()
+	return req, nil
+}
+
+// cancel drops a request: done is not called any more, and the peer need not answer with bytes.
+func (x *session) cancel(req uint32) {
+	b, err := frame(kindCancel, &cancel{Req: req})
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.pending[req] == nil || err != nil {
+		return
+	}
+	x.pending[req] = nil
+	x.control = append(x.control, b)
+	x.wakeWriter()
+}
+
+// reply queues a short answer.
+func (x *session) reply(kind byte, v any) error {
+	b, err := frame(kind, v)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.control) >= maxControl {
+		return fmt.Errorf("%w: %w", errViolation,
+			&wire.LimitError{What: "answers it does not read", Limit: maxControl, Got: len(x.control) + 1})
+	}
+	x.control = append(x.control, b)
+	x.wakeWriter()
+	return nil
+}
+
+func (x *session) wakeWriter() {
+	select {
+	case x.kick <- struct{}{}:
+	default:
+	}
+}
+
+// deadline sets by when the next byte must come. x.mu is held.
+func (x *session) deadline() {
+	d := x.idle
+	if len(x.pending) > 0 {
+		d = silenceTime
+	}
+	// An error here means that the stream is broken: the next read says so.
+	_ = x.conn.SetReadDeadline(time.Now().Add(d))
+}
+
+// Read reads from the stream and moves the deadline on: an io.Reader for read alone.
+func (x *session) Read(b []byte) (int, error) {
+	x.mu.Lock()
+	x.deadline()
+	x.mu.Unlock()
+	return x.conn.Read(b)
+}
+
+func (x *session) read() error {
+	r := bufio.NewReaderSize(x, 4<<10)
+	for {
+		kind, body, err := wire.ReadFrame(r, maxFrame)
+		if err != nil {
+			return x.readError(err)
+		}
+		x.s.stats.bytesIn.Add(int64(len(body)) + 5)
+		if err := x.handle(kind, body, r); err != nil {
+			return err
+		}
+	}
+}
+
+// readError says what a failed read means.
+func (x *session) readError(err error) error {
+	var limit *wire.LimitError
+	if errors.As(err, &limit) {
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
+	var slow net.Error
+	if errors.As(err, &slow) && slow.Timeout() {
+		x.mu.Lock()
+		due := len(x.pending)
+		x.mu.Unlock()
+		if due > 0 {
+			return fmt.Errorf("silent for %v with %d answers due", silenceTime, due)
+		}
+		return fmt.Errorf("idle for %v", x.idle)
+	}
+	return err
+}
+
+func (x *session) handle(kind byte, body []byte, r io.Reader) error {
+	var err error
+	switch kind {
+	case kindWant:
+		err = x.onWant(body)
+	case kindData:
+		return x.onData(body, r)
+	case kindRefuse:
+		var f refuse
+		if err = decode(body, &f); err == nil {
+			err = x.onAnswer(f.Req, answer{refused: max(refusal(f.Why), 1)}, false)
+		}
+	case kindCancel:
+		var f cancel
+		if err = decode(body, &f); err == nil {
+			err = x.onCancel(f.Req)
+		}
+	case kindAsk:
+		var f haveAsk
+		if err = decode(body, &f); err == nil {
+			err = x.onJob(job{req: f.Req, root: f.Root})
+		}
+	case kindHave:
+		var f have
+		if err = decode(body, &f); err == nil {
+			err = x.onAnswer(f.Req, answer{all: f.All, bits: f.Bits}, true)
+		}
+	default:
+		err = fmt.Errorf("frame of kind %d, unknown to %s", kind, Proto)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
+	return nil
+}
+
+// onAnswer hands out an answer without bytes; asked says that it answers a question, not a want.
+func (x *session) onAnswer(req uint32, a answer, asked bool) error {
+	x.mu.Lock()
+	r, ok := x.pending[req]
+	if !ok {
+		defer x.mu.Unlock()
+		if x.ended {
+			return nil
+		}
+		return fmt.Errorf("answer to request %d, which was not made", req)
+	}
+	if r != nil && asked != (r.chunks == nil) && a.refused == 0 {
+		x.mu.Unlock()
+		return fmt.Errorf("answer to request %d is of another kind than the question", req)
+	}
+	delete(x.pending, req)
+	x.mu.Unlock()
+	if r != nil {
+		r.done(a)
+	}
+	return nil
+}
+
+// onData reads the bytes of an answer, no more than were asked for, and hands them out.
+func (x *session) onData(body []byte, in io.Reader) error {
+	var f data
+	if err := decode(body, &f); err != nil {
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
+	x.mu.Lock()
+	r, ok := x.pending[f.Req]
+	ended := x.ended
+	x.mu.Unlock()
+	if ended {
+		return nil
+	}
+	if !ok {
+		return fmt.Errorf("%w: bytes for request %d, which was not made", errViolation, f.Req)
+	}
+	if r == nil { // cancelled
+		if f.Bytes > maxExtent {
+			return fmt.Errorf("%w: %w", errViolation,
+				&wire.LimitError{What: "bytes of an answer", Limit: maxExtent, Got: int(f.Bytes)})
+		}
+		if _, err := io.CopyN(io.Discard, in, int64(f.Bytes)); err != nil {
+			return x.readError(err)
+		}
+		x.s.stats.wasted.Add(int64(f.Bytes))
+		return x.onAnswer(f.Req, answer{}, false)
+	}
+	absent, err := r.check(&f)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
+	a := answer{body: x.s.buffers.get(int(f.Bytes)), absent: absent}
+	if _, err := io.ReadFull(in, a.body.b); err != nil {
+		a.body.release()
+		return x.readError(err)
+	}
+	x.s.stats.bytesIn.Add(int64(f.Bytes))
+	return x.onAnswer(f.Req, a, false)
+}
+
+// check refuses an answer that is longer or shorter than what was asked for.
+func (r *request) check(f *data) (absent bitset, err error) {
+	if r.chunks == nil {
+		return nil, fmt.Errorf("bytes for request %d, which asked for none", f.Req)
+	}
+	if len(f.Absent) > 0 {
+		if absent = parseBits(f.Absent, len(r.chunks)); absent == nil {
+			return nil, fmt.Errorf("%d bytes of marks for %d chunks", len(f.Absent), len(r.chunks))
+		}
+	}
+	var size int64
+	for i, c := range r.chunks {
+		if absent != nil && absent.has(i) {
+			continue
+		}
+		if c.SizeBytes == 0 {
+			if f.Bytes == 0 || f.Bytes > maxChunk || len(r.chunks) != 1 {
+				return nil, &wire.LimitError{What: "bytes of a root block", Limit: maxChunk, Got: int(f.Bytes)}
+			}
+			return absent, nil
+		}
+		size += int64(c.SizeBytes)
+	}
+	if int64(f.Bytes) != size {
+		return nil, fmt.Errorf("answer of %d bytes, want %d", f.Bytes, size)
+	}
+	return absent, nil
+}

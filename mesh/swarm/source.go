@@ -1,0 +1,77 @@
+package swarm
+
+import (
+	"time"
+
+	"meshd/mesh/id"
+)
+
+// How much is asked of one source at once.
+const (
+	minExtent   = 128 << 10 // a request is no smaller while more is missing
+	firstExtent = 256 << 10 // a request to a source whose rate is not known
+	minWindow   = 512 << 10 // bytes asked and not yet received
+	maxWindow   = 4 << 20
+	windowAhead = 250 * time.Millisecond // besides two round trips
+	extentTime  = 500 * time.Millisecond // what one request may take on a slow link
+)
+
+// A source is a peer that is asked for chunks, as the plan sees it.
+type source struct {
+	node id.Node
+
+	has    bitset        // the chunks of the current set it is known to hold; nil: believed to hold all
+	cursor int           // where its next request begins to look
+	open   int           // requests not yet answered
+	queued int64         // bytes of those
+	rate   float64       // bytes a second, smoothed; 0: not known
+	soon   time.Duration // the shortest answer so far: a round trip, or a little more
+	last   time.Time     // of the last answer
+}
+
+// measure learns from one answer of so many bytes to a request made at asked.
+func (s *source) measure(now, asked time.Time, bytes int64) {
+	if took := now.Sub(asked); s.soon == 0 || took < s.soon {
+		s.soon = took
+	}
+	from := asked
+	if s.last.After(from) {
+		from = s.last // the link was busy with the answer before
+	}
+	s.last = now
+	if bytes < 16<<10 {
+		return // says more of the round trip than of the rate
+	}
+	took := max(now.Sub(from), 100*time.Microsecond)
+	sample := float64(bytes) / took.Seconds()
+	if s.rate == 0 {
+		s.rate = sample
+		return
+	}
+	s.rate += (sample - s.rate) / 4
+}
+
+// window is how many bytes may be asked of the source and not yet received.
+func (s *source) window() int64 {
+	if s.rate == 0 {
+		return minWindow
+	}
+	w := s.rate * (windowAhead + 2*s.soon).Seconds()
+	return int64(min(max(w, minWindow), maxWindow))
+}
+
+// extent is how many bytes one request to the source asks for.
+func (s *source) extent() int64 {
+	if s.rate == 0 {
+		return firstExtent
+	}
+	return int64(min(max(s.rate*extentTime.Seconds(), minExtent), maxExtent))
+}
+
+// expected is how long the source will take to answer bytes more after all it was asked before.
+func (s *source) expected(bytes int64) time.Duration {
+	if s.rate == 0 {
+		return 0
+	}
+	return s.soon + time.Duration(float64(s.queued+bytes)/s.rate*float64(time.Second))
+}
