@@ -1,0 +1,112 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// send makes one connection for one request, to the first place that answers.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	if body == nil {
+		body = http.NoBody
+	}
+	conn, place, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host := "meshd"
+	if h, ok := strings.CutPrefix(place, "http://"); ok {
+		host = h
+	}
+	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: q.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	used := false
+	t := &http.Transport{
+		DisableKeepAlives:  true,
+		DisableCompression: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			if used {
+				return nil, errors.New("the connection broke before the answer")
+			}
+			used = true
+			return conn, nil
+		},
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		conn.Close()
+		return nil, lost(ctx, err)
+	}
+	return resp, nil
+}
+
+// dial tries each place and returns the first connection, or one error that tells of all.
+func (c *Client) dial(ctx context.Context) (net.Conn, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
+	tried := []string{}
+	for _, place := range c.places {
+		conn, err := dialPlace(ctx, place)
+		if err == nil {
+			return patientConn{conn}, place, nil
+		}
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, "", ctx.Err()
+		}
+		tried = append(tried, fmt.Sprintf("%s (%s)", place, plainly(err)))
+	}
+	return nil, "", Errorf(Unreachable, "meshd is not answering at %s: start it with meshd, or say where it is with --addr or --data-dir",
+		strings.Join(tried, " nor at "))
+}
+
+func dialPlace(ctx context.Context, place string) (net.Conn, error) {
+	var d net.Dialer
+	path, isUnix := strings.CutPrefix(place, "unix://")
+	if !isUnix {
+		return d.DialContext(ctx, "tcp", strings.TrimPrefix(place, "http://"))
+	}
+	if dir := filepath.Dir(path); strings.HasPrefix(dir, "/tmp/meshd-") && dir != shortFolder(ownerOf(dir)) {
+		return nil, errors.New("its folder belongs to somebody else")
+	}
+	return d.DialContext(ctx, "unix", path)
+}
+
+// plainly says why a place did not answer, without the address that stands before it anyway.
+func plainly(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "no such socket"
+	case errors.Is(err, fs.ErrPermission):
+		return "permission denied: ask as root or as the user that runs it"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no connection in %v", connectLimit)
+	}
+	return err.Error()
+}
+
+// A patientConn gives each read patienceLimit, so that no call hangs on a daemon that hangs.
+type patientConn struct{ net.Conn }
+
+func (c patientConn) Read(b []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(patienceLimit)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(b)
+}
