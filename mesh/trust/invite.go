@@ -212,17 +212,11 @@ func tokenBytes(text string) ([]byte, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(coded)
 	if err != nil {
 		// A cut may leave a last group that is no whole byte, or whose spare bits are not zero.
-		whole := coded[:len(coded)/4*4]
-		if b, err = base64.RawURLEncoding.DecodeString(whole); err != nil {
-			return nil, fmt.Errorf("%w: %v", ErrTokenMalformed, err)
+		b, err = base64.RawURLEncoding.DecodeString(coded[:len(coded)/4*4])
+		if err == nil && (len(b) < tokenHead || len(coded)*6/8-tokenHead < int(binary.BigEndian.Uint16(b))) {
+			return nil, ErrTokenCut
 		}
-		if len(b) >= tokenHead && len(b)-tokenHead+2 >= int(binary.BigEndian.Uint16(b)) {
-			// No more is missing than the odd group holds: changed or cut in its last characters.
-			if len(coded)*6/8-tokenHead >= int(binary.BigEndian.Uint16(b)) {
-				return nil, fmt.Errorf("%w: its last characters are wrong", ErrTokenMalformed)
-			}
-		}
-		return nil, ErrTokenCut
+		return nil, fmt.Errorf("%w: it is not base64url to its end", ErrTokenMalformed)
 	}
 	if len(b) < tokenHead || len(b)-tokenHead < int(binary.BigEndian.Uint16(b)) {
 		return nil, ErrTokenCut

@@ -2,9 +2,11 @@ package trust
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -68,13 +70,14 @@ type statementDoc struct {
 }
 
 // SignStatement signs s in the name of by, whatever s.By and s.Sig hold, and returns the bytes that
-// ParseStatement takes. A longer Reason is cut.
+// ParseStatement takes. A longer Reason is cut, Heads are sorted.
 func SignStatement(s Statement, by *Identity) ([]byte, error) {
 	if len(s.Subject) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("statement: subject key of %d bytes, want %d", len(s.Subject), ed25519.PublicKeySize)
 	}
+	heads := slices.SortedFunc(slices.Values(s.Heads), LogHead.compare)
 	doc := statementDoc{
-		s.Kind, [32]byte(s.Subject), s.Name, s.Serial, s.Invite, s.Heads, shorten(s.Reason, maxReason),
+		s.Kind, [32]byte(s.Subject), s.Name, s.Serial, s.Invite, heads, shorten(s.Reason, maxReason),
 		s.At.UnixMilli(), by.ID(),
 	}
 	if err := doc.check(); err != nil {
@@ -157,7 +160,7 @@ func (d statementDoc) check() error {
 		if h.Scope == "" || len(h.Scope) > maxScope {
 			return fmt.Errorf("scope of %d bytes, want 1 to %d", len(h.Scope), maxScope)
 		}
-		if i > 0 && !d.Heads[i-1].before(h) {
+		if i > 0 && d.Heads[i-1].compare(h) >= 0 {
 			return errors.New("heads do not ascend by epoch and scope")
 		}
 	}
@@ -167,8 +170,9 @@ func (d statementDoc) check() error {
 	return nil
 }
 
-func (h LogHead) before(o LogHead) bool {
-	return h.Epoch < o.Epoch || h.Epoch == o.Epoch && h.Scope < o.Scope
+// compare orders heads by log.
+func (h LogHead) compare(o LogHead) int {
+	return cmp.Or(cmp.Compare(h.Epoch, o.Epoch), strings.Compare(h.Scope, o.Scope))
 }
 
 // shorten cuts text for people to at most n bytes of valid UTF-8.
