@@ -1,0 +1,373 @@
+// Package ring keeps the members that gossip with each other: serf on a transport of our own over link.
+//
+// Nothing that comes by gossip has authority (SPEC 5): the ring says who seems alive, and hints.
+package ring
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/serf/serf"
+
+	"meshd/mesh/id"
+	"meshd/mesh/link"
+	"meshd/mesh/trust"
+	"meshd/mesh/wire"
+)
+
+// MaxHint is the most bytes of a hint: larger events soon saturate the gossip of a whole ring.
+const MaxHint = 100
+
+// Config is what a Ring is made of. All fields without "optional" are required.
+type Config struct {
+	Link  *link.Link
+	Self  *trust.Identity
+	Cert  trust.Cert
+	Label string // parts this ring from others of the mesh; members of a ring have one label
+
+	// Root returns 8 bytes of the catalog root, to ride in ping acks. Called often; must not block.
+	Root func() [8]byte
+	// OnRoot is told the root in each ack that peer answers with. Must not block. Optional.
+	OnRoot func(peer id.Node, root [8]byte)
+	// OnHint is told each hint of the ring, own ones too, in no order, some never. It owns b, and must not
+	// block. Optional.
+	OnHint func(b []byte)
+	// Known says whether a node is certified, so that it may be a member. Must not block and must not
+	// call the Ring. Optional: the peer book of Link is asked.
+	Known func(id.Node) bool
+
+	Log  *slog.Logger
+	Wall func() time.Time
+}
+
+// A Status is what the ring thinks of a member.
+type Status string
+
+// The ring tells no Suspect yet: serf shows a member that memberlist suspects as alive.
+const (
+	Alive  Status = "alive"
+	Left   Status = "left"   // said goodbye
+	Failed Status = "failed" // answers nobody
+)
+
+// A Member is one node of the ring, as far as this one heard.
+type Member struct {
+	ID     id.Node
+	Status Status
+	RTT    time.Duration // of the last ping; zero: none yet
+	Root   [8]byte       // of the last ack; zero: none yet
+	Since  time.Time     // when Status began here, by the wall clock
+}
+
+// A Ring is this node's part in the ring. Its methods are safe for concurrent use.
+type Ring struct {
+	cfg       Config
+	self      id.Node
+	transport *transport
+	changed   chan struct{} // capacity 1; no data
+	refusal   chan struct{} // capacity 1: refused has a new entry; no data
+	ready     chan struct{} // closed when serf is set
+
+	mu      sync.Mutex
+	serf    *serf.Serf // set once, by Run
+	ended   bool
+	heard   map[id.Node]heard
+	refused map[id.Node]bool // certified nobody knew of when they were announced
+	joins   sync.WaitGroup   // none is added once ended
+}
+
+// heard is what events and acks told of one member.
+type heard struct {
+	rtt   time.Duration
+	root  [8]byte
+	since time.Time
+}
+
+// Limits of the ring's own work.
+const (
+	maxRefused   = 1024             // refused nodes that are looked at again
+	refusedPause = time.Second      // between two looks
+	eventQueue   = 1024             // serf's events; one goroutine takes them at once
+	joinLimit    = 10 * time.Second // one Join
+	warmLimit    = 2 * time.Second  // a dial before a join
+)
+
+// New registers the ring with its link; it comes before the link runs. The ring begins in Run.
+func New(cfg Config) (*Ring, error) {
+	if len(cfg.Label) > maxLabel {
+		return nil, fmt.Errorf("make the ring: label %q: %w", cfg.Label,
+			&wire.LimitError{What: "bytes of the label", Limit: maxLabel, Got: len(cfg.Label)})
+	}
+	r := &Ring{
+		cfg: cfg, self: cfg.Self.ID(),
+		changed: make(chan struct{}, 1), refusal: make(chan struct{}, 1), ready: make(chan struct{}),
+		heard: map[id.Node]heard{}, refused: map[id.Node]bool{},
+	}
+	r.transport = newTransport(cfg.Link, r.self, cfg.Label)
+	return r, nil
+}
+
+// Run keeps this node in the ring, alone at first, until ctx ends. It then leaves, within a second, and
+// returns when its transport is down and Joins have returned. A few goroutines of serf outlive it: they
+// sleep 6 s at most, wait for nothing but the clock and touch nothing of ours. In a synctest bubble the
+// end of the test waits for them in virtual time.
+func (r *Ring) Run(ctx context.Context) error {
+	events := make(chan serf.Event, eventQueue)
+	s, err := serf.Create(r.settings(events))
+	if err != nil {
+		return errors.Join(fmt.Errorf("start the ring: %w", err), r.transport.Shutdown())
+	}
+	r.mu.Lock()
+	r.serf = s
+	r.mu.Unlock()
+	close(r.ready)
+
+	var own sync.WaitGroup
+	down := make(chan struct{})
+	own.Go(func() { r.drain(events, down) })
+	own.Go(func() { r.reconsider(ctx) })
+
+	<-ctx.Done()
+	err = s.Leave()
+	err = errors.Join(err, s.Shutdown())
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.joins.Wait()
+	close(down)
+	own.Wait()
+	return err
+}
+
+// Join brings this ring together with those that peers are in and returns how many of them answered. All
+// are dialled at once; those that do not answer within 2 s are left out. It waits for Run to begin.
+func (r *Ring) Join(ctx context.Context, peers []id.Node) (joined int, err error) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("join the ring: it does not run yet: %w", ctx.Err())
+	}
+	r.mu.Lock()
+	if r.ended {
+		r.mu.Unlock()
+		return 0, fmt.Errorf("join the ring: it has ended: %w", net.ErrClosed)
+	}
+	r.joins.Add(1)
+	r.mu.Unlock()
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer r.joins.Done()
+		n, err := r.join(ctx, peers)
+		done <- result{n, err}
+	}()
+	select {
+	case res := <-done:
+		return res.n, res.err
+	case <-ctx.Done():
+		return 0, fmt.Errorf("join the ring: %w", ctx.Err())
+	}
+}
+
+func (r *Ring) join(ctx context.Context, peers []id.Node) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	defer cancel()
+	reached, err := r.transport.warm(ctx, peers)
+	defer r.transport.cool(reached)
+	if len(reached) == 0 {
+		return 0, fmt.Errorf("join the ring: none of %d peers answers: %w", len(peers), err)
+	}
+	names := make([]string, len(reached))
+	for i, n := range reached {
+		names[i] = n.String() + "/" + address(n)
+	}
+	// Old events are ignored: they are hints, and whoever joins has just compared catalogs.
+	n, err := r.serf.Join(names, true)
+	if err != nil {
+		return n, fmt.Errorf("join the ring: %w", err)
+	}
+	return n, nil
+}
+
+// Members returns all that the ring knows of, this node too, in order of their ids; none before Run.
+// Members that left or failed stay for 24 hours.
+func (r *Ring) Members() []Member {
+	r.mu.Lock()
+	s := r.serf
+	r.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	all := s.Members()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Member, 0, len(all))
+	for _, m := range all {
+		n, err := id.Parse(m.Name)
+		if err != nil {
+			continue // the Alive delegate lets none in
+		}
+		h := r.heard[n]
+		member := Member{ID: n, RTT: h.rtt, Root: h.root, Since: h.since}
+		switch m.Status {
+		case serf.StatusAlive:
+			member.Status = Alive
+		case serf.StatusLeaving, serf.StatusLeft:
+			member.Status = Left
+		default:
+			member.Status = Failed
+		}
+		if n == r.self {
+			member.Root = r.cfg.Root()
+		}
+		out = append(out, member)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return a.ID.Compare(b.ID) })
+	return out
+}
+
+// Hint tells all members b, at most MaxHint bytes, unless they miss it. OnHint hears it here too.
+func (r *Ring) Hint(b []byte) error {
+	if len(b) > MaxHint {
+		return fmt.Errorf("hint to the ring: %w", &wire.LimitError{What: "bytes of a hint", Limit: MaxHint, Got: len(b)})
+	}
+	r.mu.Lock()
+	s, ended := r.serf, r.ended
+	r.mu.Unlock()
+	if s == nil || ended {
+		return fmt.Errorf("hint to the ring: it does not run: %w", net.ErrClosed)
+	}
+	if err := s.UserEvent(hintName, slices.Clone(b), false); err != nil {
+		return fmt.Errorf("hint to the ring: %w", err)
+	}
+	return nil
+}
+
+// Changed is kicked when a member came, left, failed or was forgotten: look at Members.
+func (r *Ring) Changed() <-chan struct{} { return r.changed }
+
+// hintName names the one user event; others of the ring are not ours.
+const hintName = "h"
+
+// drain takes serf's events at once, for a serf whose events nobody takes stops, and records them.
+func (r *Ring) drain(events <-chan serf.Event, down <-chan struct{}) {
+	for {
+		select {
+		case <-down:
+			return
+		case e := <-events:
+			switch e := e.(type) {
+			case serf.MemberEvent:
+				r.turned(e)
+			case serf.UserEvent:
+				if e.Name == hintName && len(e.Payload) <= MaxHint && r.cfg.OnHint != nil {
+					r.cfg.OnHint(slices.Clone(e.Payload))
+				}
+			}
+		}
+	}
+}
+
+// turned records since when members are what they are.
+func (r *Ring) turned(e serf.MemberEvent) {
+	now := r.cfg.Wall()
+	r.mu.Lock()
+	for _, m := range e.Members {
+		n, err := id.Parse(m.Name)
+		if err != nil {
+			continue
+		}
+		if e.Type == serf.EventMemberReap {
+			delete(r.heard, n)
+			continue
+		}
+		h := r.heard[n]
+		h.since = now
+		r.heard[n] = h
+	}
+	r.mu.Unlock()
+	notify(r.changed)
+}
+
+// reconsider joins nodes that were refused for want of a certificate once that is known: gossip would tell
+// of them again only with the next exchange of states, half a minute later.
+func (r *Ring) reconsider(ctx context.Context) {
+	timer := time.NewTimer(refusedPause)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.refusal:
+		case <-timer.C:
+		}
+		var ready []id.Node
+		r.mu.Lock()
+		all := make([]id.Node, 0, len(r.refused))
+		for n := range r.refused {
+			all = append(all, n)
+		}
+		r.mu.Unlock()
+		for _, n := range all {
+			if r.known(n) {
+				ready = append(ready, n)
+			}
+		}
+		r.mu.Lock()
+		for _, n := range ready {
+			delete(r.refused, n)
+		}
+		waiting := len(r.refused) > 0
+		r.mu.Unlock()
+		if len(ready) > 0 {
+			if _, err := r.Join(ctx, ready); err != nil && ctx.Err() == nil {
+				r.cfg.Log.Debug("newly certified nodes could not be joined", "error", err)
+			}
+		}
+		if waiting {
+			timer.Reset(refusedPause)
+		}
+	}
+}
+
+func (r *Ring) known(n id.Node) bool {
+	if r.cfg.Known != nil {
+		return r.cfg.Known(n)
+	}
+	p, ok := r.cfg.Link.Peer(n)
+	return ok && p.Cert != nil
+}
+
+func notify(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// logicalPort is part of each member's address in the ring, and no more than that.
+const logicalPort = 6374
+
+// logicalIP is a node's address in the ring: it follows from the id and never changes, wherever the node
+// roams; the link finds the way.
+func logicalIP(n id.Node) net.IP {
+	ip := make(net.IP, net.IPv6len)
+	ip[0] = 0xfd
+	copy(ip[1:], n[:15])
+	return ip
+}
+
+func address(n id.Node) string {
+	return net.JoinHostPort(logicalIP(n).String(), strconv.Itoa(logicalPort))
+}
