@@ -81,9 +81,6 @@ func (p *pull) run(ctx context.Context) error {
 		return fmt.Errorf("the artifact is %s of %d bytes, its advert said %s of %d bytes",
 			root.Tree.Short(), root.SizeBytes, p.ref.Tree.Short(), p.ref.SizeBytes)
 	}
-	if err := checkParts(root); err != nil {
-		return err
-	}
 	encoded, err := p.parts(ctx, root)
 	if err != nil {
 		return err
@@ -170,9 +167,6 @@ func (p *pull) all(ctx context.Context, m *manifest) error {
 	p.content = m
 	var total int64
 	for _, c := range m.chunks {
-		if c.SizeBytes == 0 || c.SizeBytes > maxChunk {
-			return fmt.Errorf("manifest: chunk %s of %d bytes, limit %d", c.ID.Short(), c.SizeBytes, maxChunk)
-		}
 		total += int64(c.SizeBytes)
 	}
 	for range maxRounds {
@@ -508,6 +502,9 @@ func (p *pull) take(a *ask, ans answer) {
 		peer.failed = 0
 	}
 	p.plan.answered(a, now, size)
+	if p.content == nil && ans.absent != nil {
+		p.refused(a.to.node, refusedAbsent) // it is still fetching the manifest itself
+	}
 }
 
 // hold queues a verified chunk to be written.

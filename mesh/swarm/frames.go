@@ -27,7 +27,6 @@ const (
 	maxFrame  = 256<<10 + 64 // bytes of a frame's body; a have of 2 million chunks is the longest
 	maxWant   = 512          // chunks of one request
 	maxExtent = 1 << 20      // bytes of the chunks of one request
-	maxChunk  = 256 << 10    // bytes of one chunk, and of a root block, whose size nobody announced
 	maxHave   = 8 * (256 << 10)
 	maxText   = 200
 )

@@ -5,14 +5,12 @@ import (
 	"slices"
 	"sync"
 
-	"meshd/mesh/wire"
 	"meshd/store/artifact"
 )
 
 const (
-	maxManifests = 64       // artifacts whose chunk lists are kept in memory
-	maxCached    = 1 << 18  // chunks of all of those together, 20 MiB; one larger list is kept alone
-	maxParts     = 64 << 20 // bytes of one manifest's entries
+	maxManifests = 64      // artifacts whose chunk lists are kept in memory
+	maxCached    = 1 << 17 // chunks of all of those together, 10 MiB; one larger list is kept alone
 )
 
 // A manifest is what the swarm knows of one artifact: which chunks belong to it. It does not change.
@@ -77,21 +75,6 @@ func missing(store Chunks, chunks []artifact.Chunk) (bitset, error) {
 	return out, nil
 }
 
-// checkParts refuses a manifest that is too large to be read.
-func checkParts(root artifact.Root) error {
-	var total int64
-	for _, c := range root.Parts {
-		total += int64(c.SizeBytes)
-		if c.SizeBytes == 0 || c.SizeBytes > maxChunk {
-			return &wire.LimitError{What: "bytes of a part of the manifest", Limit: maxChunk, Got: int(c.SizeBytes)}
-		}
-	}
-	if total > maxParts {
-		return &wire.LimitError{What: "bytes of the manifest", Limit: maxParts, Got: int(total)}
-	}
-	return nil
-}
-
 // manifests keeps the most recently used chunk lists.
 type manifests struct {
 	mu  sync.Mutex
@@ -140,9 +123,6 @@ func load(store Chunks, id artifact.Digest) (*manifest, error) {
 	}
 	root, err := artifact.DecodeRoot(block)
 	if err != nil {
-		return nil, fmt.Errorf("root block %s: %w", id.Short(), err)
-	}
-	if err := checkParts(root); err != nil {
 		return nil, fmt.Errorf("root block %s: %w", id.Short(), err)
 	}
 	var parts []byte

@@ -296,7 +296,7 @@ func (p *plan) starved(s *source) bool {
 // sizeOf is the size of a chunk, or what is reckoned for one that nobody announced.
 func sizeOf(c artifact.Chunk) int64 {
 	if c.SizeBytes == 0 {
-		return maxChunk
+		return artifact.MaxChunk
 	}
 	return int64(c.SizeBytes)
 }

@@ -353,8 +353,8 @@ func (r *request) check(f *data) (absent bitset, err error) {
 			continue
 		}
 		if c.SizeBytes == 0 {
-			if f.Bytes == 0 || f.Bytes > maxChunk || len(r.chunks) != 1 {
-				return nil, &wire.LimitError{What: "bytes of a root block", Limit: maxChunk, Got: int(f.Bytes)}
+			if f.Bytes == 0 || f.Bytes > artifact.MaxRootBytes || len(r.chunks) != 1 {
+				return nil, &wire.LimitError{What: "bytes of a root block", Limit: artifact.MaxRootBytes, Got: int(f.Bytes)}
 			}
 			return absent, nil
 		}

@@ -1,0 +1,260 @@
+package swarm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"meshd/mesh/id"
+	"meshd/store/artifact"
+)
+
+// memory is a Chunks in memory, with faults. It refuses what it did not ask to be verified: a byte
+// that is not what its chunk's name says is a failed test.
+type memory struct {
+	mu     sync.Mutex
+	chunks map[artifact.Digest][]byte
+	writes int
+	// fault is asked before each Write: an error fails it, applied or not.
+	fault func(write int) (applied bool, err error)
+	// known, if not nil, is what may be written.
+	known map[artifact.Digest]bool
+	alien int // chunks written that are not known
+	wrote chan struct{}
+}
+
+func newMemory() *memory { return &memory{chunks: map[artifact.Digest][]byte{}} }
+
+func (m *memory) Missing(chunks []artifact.Chunk) ([]artifact.Chunk, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []artifact.Chunk
+	for _, c := range chunks {
+		if _, ok := m.chunks[c.ID]; !ok {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+func (m *memory) Read(d artifact.Digest, buf []byte) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.chunks[d]
+	if !ok {
+		return nil, fmt.Errorf("chunk %s: not held", d.Short())
+	}
+	return append(buf, b...), nil
+}
+
+func (m *memory) Write(chunks [][]byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.writes++
+	applied, err := true, error(nil)
+	if m.fault != nil {
+		applied, err = m.fault(m.writes)
+	}
+	var total int
+	for _, b := range chunks {
+		total += len(b)
+		d := artifact.Sum(b)
+		if m.known != nil && !m.known[d] {
+			m.alien++
+		}
+		if applied {
+			m.chunks[d] = slices.Clone(b)
+		}
+	}
+	if total > batch {
+		return fmt.Errorf("batch of %d bytes", total)
+	}
+	if m.wrote != nil {
+		select {
+		case m.wrote <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// put stores an artifact of so many random files of that size, and returns its name.
+func (m *memory) put(t testing.TB, seed uint64, files, sizeBytes int) artifact.Ref {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
+	var man artifact.Manifest
+	var cut artifact.Splitter
+	content := make([]byte, sizeBytes)
+	for i := range files {
+		_, _ = random.Read(content)
+		e := artifact.Entry{Name: fmt.Sprintf("f%06d", i), Kind: artifact.File, Mode: 0o644, SizeBytes: int64(sizeBytes)}
+		err := cut.Split(bytes.NewReader(content), func(b []byte) error {
+			d := artifact.Sum(b)
+			m.chunks[d] = slices.Clone(b)
+			e.Chunks = append(e.Chunks, artifact.Chunk{ID: d, SizeBytes: uint32(len(b))})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		man.Entries = append(man.Entries, e)
+	}
+	root, parts, ref, err := man.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range append(parts, root) {
+		m.chunks[artifact.Sum(b)] = b
+	}
+	ref.Name = "app"
+	ref.Version = artifact.Version{Counter: 1}
+	return ref
+}
+
+// ids returns all that m holds, sorted.
+func (m *memory) ids() []artifact.Digest {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []artifact.Digest
+	for d := range m.chunks {
+		out = append(out, d)
+	}
+	slices.SortFunc(out, artifact.Digest.Compare)
+	return out
+}
+
+func (m *memory) sizeBytes() (n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.chunks {
+		n += int64(len(b))
+	}
+	return n
+}
+
+// A node of the world: a swarm on a store. If hook is set, it makes the far end of each stream that
+// somebody opens to this node.
+type node struct {
+	name  id.Node
+	store *memory
+	swarm *Swarm
+	allow func(peer id.Node, root artifact.Digest) bool
+	hook  func(c net.Conn) net.Conn
+	down  bool
+	dials int
+}
+
+// A world joins nodes by pipes.
+type world struct {
+	t     testing.TB
+	mu    sync.Mutex
+	nodes map[id.Node]*node
+	stop  context.CancelFunc
+	ctx   context.Context
+	wg    sync.WaitGroup
+}
+
+var errDown = errors.New("connection refused")
+
+// newWorld makes a world whose swarms end with the test. Inside a bubble, call end before the bubble ends.
+func newWorld(t testing.TB) *world {
+	w := &world{t: t, nodes: map[id.Node]*node{}}
+	w.ctx, w.stop = context.WithCancel(t.Context())
+	return w
+}
+
+func (w *world) end() {
+	w.stop()
+	w.wg.Wait()
+}
+
+func (w *world) node(i byte) *node {
+	n := &node{name: id.Node{i}, store: newMemory()}
+	n.swarm = New(Config{
+		Self: n.name, Chunks: n.store, Seed: uint64(i),
+		Open: func(ctx context.Context, to id.Node) (net.Conn, error) { return w.open(n.name, to) },
+		Allow: func(peer id.Node, root artifact.Digest) bool {
+			return n.allow == nil || n.allow(peer, root)
+		},
+	})
+	w.nodes[n.name] = n
+	w.wg.Go(func() { _ = n.swarm.Run(w.ctx) })
+	return n
+}
+
+func (w *world) open(from, to id.Node) (net.Conn, error) {
+	w.mu.Lock()
+	n := w.nodes[to]
+	if n == nil || n.down {
+		w.mu.Unlock()
+		return nil, errDown
+	}
+	n.dials++
+	hook := n.hook
+	w.mu.Unlock()
+	near, far := net.Pipe()
+	if hook != nil {
+		far = hook(far)
+	}
+	w.wg.Go(func() { n.swarm.ServeConn(w.ctx, from, far) })
+	return near, nil
+}
+
+func (w *world) set(n *node, down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n.down = down
+}
+
+// pull pulls with a limit of its own.
+func (n *node) pull(t testing.TB, ref artifact.Ref, limit time.Duration, from ...*node) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return n.swarm.Pull(ctx, ref, names(from...), nil)
+}
+
+func names(from ...*node) func() []id.Node {
+	var out []id.Node
+	for _, h := range from {
+		out = append(out, h.name)
+	}
+	return func() []id.Node { return out }
+}
+
+// mustHave fails the test unless n holds exactly what from holds.
+func (n *node) mustHave(t testing.TB, from *node) {
+	t.Helper()
+	if got, want := n.store.ids(), from.store.ids(); !slices.Equal(got, want) {
+		t.Fatalf("holds %d chunks, want the %d of the holder", len(got), len(want))
+	}
+}
+
+// tap is a stream whose written bytes pass through a function. An error from it breaks the stream.
+type tap struct {
+	net.Conn
+	write func(b []byte) ([]byte, error)
+}
+
+func (c *tap) Write(b []byte) (int, error) {
+	out, err := c.write(b)
+	if len(out) > 0 {
+		if _, werr := c.Conn.Write(out); werr != nil {
+			return 0, werr
+		}
+	}
+	if err != nil {
+		c.Close()
+		return 0, err
+	}
+	return len(b), nil
+}
