@@ -151,7 +151,8 @@ func TestOnlyWhatIsMissingIsFetched(t *testing.T) {
 func TestAnInterruptedPullGoesOnWhereItWas(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b := w.node(1), w.node(2)
-		ref := a.store.put(t, 1, 4, 10<<20)
+		ref := a.store.put(t, 1, 4, 4<<20)
+		a.hook = tenMegabytes
 		for range 3 { // each time, leave after a batch
 			b.store.wrote = make(chan struct{}, 1)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -173,7 +174,7 @@ func TestAnInterruptedPullGoesOnWhereItWas(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.mustHave(t, a)
-		if got := a.swarm.Stats().ServedBytes - served; got > a.store.sizeBytes()-before+maxHeld {
+		if got := a.swarm.Stats().ServedBytes - served; got > a.store.sizeBytes()-before {
 			t.Errorf("%d bytes fetched, %d were missing", got, a.store.sizeBytes()-before)
 		}
 	})
@@ -249,6 +250,14 @@ func TestNoFlippedBitIsEverAccepted(t *testing.T) {
 	if lies := s.Stats().Lies; accepted != 0 || lies != tries {
 		t.Errorf("%d of %d chunks with a flipped bit accepted, %d lies counted", accepted, tries, lies)
 	}
+}
+
+// tenMegabytes is a link that carries so much a second.
+func tenMegabytes(c net.Conn) net.Conn {
+	return &tap{Conn: c, write: func(b []byte) ([]byte, error) {
+		<-time.After(time.Duration(len(b)) * 100 * time.Nanosecond)
+		return b, nil
+	}}
 }
 
 // A staller answers so many bytes and then nothing, with the stream open.
@@ -424,12 +433,7 @@ func TestNodeServesWhatItIsStillFetching(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, b, c := w.node(1), w.node(2), w.node(3)
 		ref := a.store.put(t, 1, 1, 30<<20)
-		a.hook = func(c net.Conn) net.Conn { // 10 MB/s
-			return &tap{Conn: c, write: func(b []byte) ([]byte, error) {
-				<-time.After(time.Duration(len(b)) * 100 * time.Nanosecond)
-				return b, nil
-			}}
-		}
+		a.hook = tenMegabytes
 		start := time.Now()
 		var wg sync.WaitGroup
 		wg.Go(func() {
