@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"time"
 )
 
@@ -119,6 +120,8 @@ type Host interface {
 	// means the folder itself: it was removed or moved (the watch is over; watch again) or changes were
 	// lost (look at all of it). changed must not block. An error is ErrNoWatch or about dir itself.
 	Watch(dir string, changed func(name string)) (stop func(), err error)
+	// Dial opens a TCP connection, for the check of a process.
+	Dial(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Memory is what keepers remember across restarts: a small durable map. Keepers begin each key with their
