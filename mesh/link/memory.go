@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -291,7 +292,7 @@ func (p *memPacketConn) ReadFrom(b []byte) (int, net.Addr, error) {
 			return 0, nil, errMemClosed
 		case expired(p.deadline, now):
 			m.mu.Unlock()
-			return 0, nil, errMemTimeout
+			return 0, nil, os.ErrDeadlineExceeded
 		case len(p.queue) > 0 && !p.queue[0].at.After(now):
 			first := p.queue[0]
 			p.queue = slices.Delete(p.queue, 0, 1)

@@ -32,8 +32,6 @@ type memSegment struct {
 	at time.Time
 }
 
-var errMemTimeout = fmt.Errorf("simulated socket: %w", os.ErrDeadlineExceeded)
-
 func newMemStreams(m *Memory, host, farHost string, local, remote net.Addr) (near, far *memStream) {
 	near = &memStream{net: m, host: host, farHost: farHost, local: local, remote: remote, changed: make(chan struct{})}
 	far = &memStream{net: m, host: farHost, farHost: host, local: remote, remote: local, changed: make(chan struct{})}
@@ -62,7 +60,7 @@ func (s *memStream) readLocked(b []byte) (n int, err error, wake time.Time) {
 	case s.closed:
 		return 0, errMemClosed, wake
 	case expired(s.readDeadline, now):
-		return 0, errMemTimeout, wake
+		return 0, os.ErrDeadlineExceeded, wake
 	case s.reset:
 		return 0, fmt.Errorf("read: %w", syscall.ECONNRESET), wake
 	}
@@ -111,7 +109,7 @@ func (s *memStream) writeLocked(b []byte) (int, error) {
 	case s.closed:
 		return 0, errMemClosed
 	case expired(s.writeDeadline, time.Now()):
-		return 0, errMemTimeout
+		return 0, os.ErrDeadlineExceeded
 	case s.reset || s.far.closed && !s.net.cut[[2]string{s.host, s.farHost}]:
 		return 0, fmt.Errorf("write: %w", syscall.EPIPE)
 	}
