@@ -29,6 +29,7 @@ const (
 // called at once; it holds no connection between calls. A daemon that cannot be reached is an *Error, Unreachable.
 type Client struct {
 	places []string // where to look, in order: unix://PATH or http://HOST:PORT
+	dial   func(ctx context.Context, place string) (net.Conn, error)
 }
 
 var _ Backend = (*Client)(nil)
@@ -42,13 +43,16 @@ func NewClient(addr, dataDir string) (*Client, error) {
 	}
 	if addr != "" {
 		place, err := parsePlace(addr)
-		return &Client{places: []string{place}}, err
+		if err != nil {
+			return nil, err
+		}
+		return &Client{[]string{place}, dialPlace}, nil
 	}
 	if dataDir == "" {
 		dataDir = os.Getenv("MESHD_DATA_DIR")
 	}
 	if dataDir != "" {
-		return &Client{places: []string{"unix://" + SocketPath(dataDir)}}, nil
+		return &Client{[]string{"unix://" + SocketPath(dataDir)}, dialPlace}, nil
 	}
 	places := []string{"unix:///run/meshd/" + socketName}
 	if dir := DefaultDataDir(); dir != "" {
@@ -57,7 +61,12 @@ func NewClient(addr, dataDir string) (*Client, error) {
 	if os.Geteuid() != 0 && len(places) == 2 {
 		places[0], places[1] = places[1], places[0] // one's own before the machine's
 	}
-	return &Client{places: places}, nil
+	return &Client{places, dialPlace}, nil
+}
+
+// ClientOver returns a client whose calls each take one connection from dial: for listeners that are no socket.
+func ClientOver(dial func(context.Context) (net.Conn, error)) *Client {
+	return &Client{[]string{"unix://"}, func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }}
 }
 
 func parsePlace(addr string) (string, error) {
@@ -202,8 +211,12 @@ func (c *Client) order(ctx context.Context, path string, q url.Values) error {
 
 // ask sends one request and reads the document that answers it.
 func ask[T any](ctx context.Context, c *Client, method, path string, q url.Values, body []byte) ([]T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerLimit, Errorf(TimedOut, "meshd gave no answer in %v: ask again, or look at its log", answerLimit))
-	defer cancel()
+	if _, limited := ctx.Deadline(); !limited {
+		late := Errorf(TimedOut, "meshd gave no answer in %v: ask again, or look at its log", answerLimit)
+		limitedCtx, cancel := context.WithTimeoutCause(ctx, answerLimit, late)
+		defer cancel()
+		ctx = limitedCtx
+	}
 	resp, err := c.send(ctx, method, path, q, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

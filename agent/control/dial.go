@@ -21,7 +21,7 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	if body == nil {
 		body = http.NoBody
 	}
-	conn, place, err := c.dial(ctx)
+	conn, place, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -55,18 +55,18 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	return resp, nil
 }
 
-// dial tries each place and returns the first connection, or one error that tells of all.
-func (c *Client) dial(ctx context.Context) (net.Conn, string, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+// connect tries each place and returns the first connection, or one error that tells of all.
+func (c *Client) connect(ctx context.Context) (net.Conn, string, error) {
+	limited, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	tried := []string{}
 	for _, place := range c.places {
-		conn, err := dialPlace(ctx, place)
+		conn, err := c.dial(limited, place)
 		if err == nil {
 			return patientConn{conn}, place, nil
 		}
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, "", ctx.Err()
+		if ctx.Err() != nil {
+			return nil, "", context.Cause(ctx)
 		}
 		tried = append(tried, fmt.Sprintf("%s (%s)", place, plainly(err)))
 	}

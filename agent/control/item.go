@@ -1,9 +1,6 @@
 package control
 
-import (
-	"encoding/json"
-	"time"
-)
+import "time"
 
 // The items below encode themselves so that every program sees one shape: lists and maps never null, times RFC 3339 in
 // UTC. A time that is not known is left out.
@@ -111,6 +108,7 @@ type Version struct {
 	Revision string `json:"revision"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	PID      int    `json:"pid"`
 	Node     string `json:"node"` // the rest is empty for meshctl
 	NodeID   string `json:"node_id"`
 	Mesh     string `json:"mesh"`
@@ -129,42 +127,42 @@ type InviteRequest struct {
 func (m Member) MarshalJSON() ([]byte, error) {
 	type plain Member
 	m.Tags, m.Roles, m.LastSeen = filledMap(m.Tags), filled(m.Roles), m.LastSeen.UTC()
-	return json.Marshal(plain(m))
+	return encode(plain(m))
 }
 
 // MarshalJSON keeps the promise made above.
 func (a Artifact) MarshalJSON() ([]byte, error) {
 	type plain Artifact
 	a.Holders, a.Wanted, a.Of, a.PublishedAt = filled(a.Holders), filled(a.Wanted), filled(a.Of), a.PublishedAt.UTC()
-	return json.Marshal(plain(a))
+	return encode(plain(a))
 }
 
 // MarshalJSON keeps the promise made above.
 func (p Promise) MarshalJSON() ([]byte, error) {
 	type plain Promise
 	p.Since, p.CheckedAt = p.Since.UTC(), p.CheckedAt.UTC()
-	return json.Marshal(plain(p))
+	return encode(plain(p))
 }
 
 // MarshalJSON keeps the promise made above.
 func (r Role) MarshalJSON() ([]byte, error) {
 	type plain Role
 	r.Because = filled(r.Because)
-	return json.Marshal(plain(r))
+	return encode(plain(r))
 }
 
 // MarshalJSON keeps the promise made above.
 func (s StoryItem) MarshalJSON() ([]byte, error) {
 	type plain StoryItem
 	s.At = s.At.UTC()
-	return json.Marshal(plain(s))
+	return encode(plain(s))
 }
 
 // MarshalJSON keeps the promise made above.
 func (s Score) MarshalJSON() ([]byte, error) {
 	type plain Score
 	s.Files, s.Since = filledMap(s.Files), s.Since.UTC()
-	return json.Marshal(plain(s))
+	return encode(plain(s))
 }
 
 func filled[T any](list []T) []T {

@@ -173,7 +173,7 @@ func Files(r io.Reader, lim Limits) (map[string][]byte, error) {
 
 // Unpack makes dest, which may not exist, from tar: a folder, or a file where the tree is a single entry ".". It is
 // made beside dest and renamed, so that after an error there is nothing. Modes are the tree's; times and owners are
-// those of the one who unpacks. It is not synced.
+// those of the one who unpacks. r is read to its end. Nothing is synced.
 func Unpack(r io.Reader, dest string, lim Limits) (err error) {
 	dest, err = filepath.Abs(dest)
 	if err != nil {
@@ -231,6 +231,9 @@ func unpackIn(root *os.Root, r io.Reader, stage, dest string, lim Limits) error 
 	})
 	if err != nil {
 		return err
+	}
+	if _, err := io.Copy(io.Discard, r); err != nil { // what was cut short or failed at its very end is not placed
+		return fmt.Errorf("read tree: %w", err)
 	}
 	if single {
 		return os.Rename(filepath.Join(stage, "file"), dest)
