@@ -35,9 +35,10 @@ var edges = map[string][]string{
 		"mesh", "mesh/id", "mesh/trust", "mesh/link", "mesh/catalog", "store", "store/artifact", "roles", "policies",
 		"agent/promise", "agent/control",
 	},
-	"deploy/demo": {"agent/control"},
-	"cmd/meshctl": {"agent/control", "policies", "roles"},
-	"cmd/meshd":   {"agent", "agent/control", "agent/promise", "mesh/link", "deploy/demo"},
+	"policies/examples": {},
+	"deploy/demo":       {"agent/control", "policies/examples"},
+	"cmd/meshctl":       {"agent/control", "policies", "roles"},
+	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "mesh/link", "deploy/demo"},
 }
 
 func TestImportsFollowTheLayout(t *testing.T) {

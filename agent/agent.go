@@ -1,0 +1,246 @@
+// Package agent is the conductor: it owns goroutines, clock, order and journal, and joins mesh, store,
+// roles, score and keepers into one node.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"meshd/agent/control"
+	"meshd/agent/promise"
+	"meshd/mesh"
+	"meshd/mesh/link"
+	"meshd/roles"
+	"meshd/store"
+)
+
+// Config is what an Agent is made of. All fields without "optional" are required.
+type Config struct {
+	Node    *Node // who this is: see LoadNode, InitNode, JoinNode
+	WorkDir string
+	Tags    map[string]string // declared; attested ones can't be shadowed; optional
+
+	Listen    string
+	Advertise []string // optional
+	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
+	PolicyDir string   // a local score in place of the mesh's; optional
+
+	Network   link.Network
+	Host      promise.Host
+	Door      net.Listener // where operators ask; optional
+	DoorGroup string       // a group that may ask besides root and this user; optional
+	Exe       string       // this program, for guests of kind process
+
+	// Builtin gathers the built-in facts; nil for those of this machine.
+	Builtin func(ctx context.Context, workDir string) map[string]cty.Value
+
+	Wall    func() time.Time
+	Seed    uint64 // of the node's random choices
+	Log     *slog.Logger
+	Version string // of this program, as told to others
+}
+
+// An Agent is one node. Run may be called once.
+type Agent struct {
+	cfg     Config
+	name    string            // attested, else declared
+	tags    map[string]string // declared, under attested
+	started time.Time
+
+	store      *store.Store
+	journal    *journal
+	memory     *memory
+	scoreShelf Shelf
+	mesh       *mesh.Mesh
+	supply     *supply
+	site       promise.Site
+	loop       *loop
+	view       atomic.Pointer[view]
+
+	stopping chan struct{} // closed when Run begins to end
+	statusMu sync.Mutex
+	counts   [5]int // promises by outcome, for the status record
+	ready    chan struct{}
+	copyKick chan struct{} // capacity 1
+
+	offlineMu sync.Mutex
+	backOn    *time.Timer // ends `offline --for`; nil when none runs
+}
+
+// New opens the store and binds the port. The node says nothing to anybody before Run.
+func New(cfg Config) (*Agent, error) {
+	if cfg.Builtin == nil {
+		cfg.Builtin = roles.Builtin
+	}
+	if err := os.MkdirAll(cfg.WorkDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the work folder: %w", err)
+	}
+	st, err := store.Open(cfg.Node.Dir, store.Options{Log: cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, store: st, stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
+	if err := a.open(); err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	return a, nil
+}
+
+func (a *Agent) open() error {
+	cfg := a.cfg
+	if aside := a.store.SetAside(); aside != "" {
+		cfg.Log.Error("the store was damaged and set aside; this node begins anew and refills from its peers", "set_aside", aside)
+	}
+	cert, err := cfg.Node.Charter.VerifyChain(cfg.Node.Identity.Chain)
+	if err != nil {
+		return fmt.Errorf("own certificate in %s: %w", cfg.Node.Dir, err)
+	}
+	a.name = cert.Name
+	if a.name == "" {
+		a.name = cfg.Node.Name
+	}
+	a.tags = maps.Clone(cfg.Tags)
+	if a.tags == nil {
+		a.tags = map[string]string{}
+	}
+	maps.Copy(a.tags, cert.Tags)
+	if a.journal, err = openJournal(a.store.Shelf("journal")); err != nil {
+		return err
+	}
+	if a.memory, err = openMemory(a.store.Shelf("memory")); err != nil {
+		return err
+	}
+	a.scoreShelf = a.store.Shelf("score")
+	a.mesh, err = mesh.New(mesh.Config{
+		Identity: cfg.Node.Identity, Charter: cfg.Node.Charter, Network: cfg.Network,
+		Catalog: a.store.Shelf("catalog"), Book: a.store.Shelf("peers"), Invites: a.store.Shelf("invites"),
+		Chunks: a.store, BookFile: filepath.Join(cfg.Node.Dir, "peers"),
+		Listen: cfg.Listen, Advertise: cfg.Advertise, Seeds: append(cfg.Node.Seeds, cfg.Seeds...),
+		AllowPull: a.allowPull, AllowInvite: a.allowInvite, Answer: a.answer,
+		Wall: cfg.Wall, Seed: cfg.Seed, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	a.supply = newSupply(a, a.store.Shelf("placed"))
+	a.site = promise.Site{
+		Host: cfg.Host, Mesh: a.supply, Memory: a.memory, Work: cfg.WorkDir, Data: cfg.Node.Dir, Exe: cfg.Exe,
+		Wall: cfg.Wall, Log: logWriter{cfg.Log},
+	}
+	a.loop = newLoop(a)
+	a.loop.world = newWorld()
+	return nil
+}
+
+// Ready is closed when the store is open, the port bound and the loop running: an isolated node is ready.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// Addr is the bound HOST:PORT.
+func (a *Agent) Addr() string { return a.mesh.Addr() }
+
+// Name is how this node is called.
+func (a *Agent) Name() string { return a.name }
+
+// Run keeps the node until ctx ends, then leaves the ring, flushes and closes the store. Processes and
+// guests live on unless the score says otherwise.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.store.Close()) }()
+	a.started = time.Now()
+	if err := a.loop.loadScore(); err != nil {
+		return errors.Join(err, a.mesh.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make(chan error, 4)
+	part := func(run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	part(a.mesh.Run)
+	part(a.loop.run)
+	part(a.tellStatus)
+	part(a.keepCopies)
+	part(a.renew)
+	if a.cfg.Door != nil {
+		part(func(ctx context.Context) error {
+			return control.Serve(ctx, a.cfg.Door, door{a}, control.Options{Group: a.cfg.DoorGroup, Log: a.cfg.Log})
+		})
+	}
+	close(a.ready)
+	<-ctx.Done()
+	close(a.stopping)
+	wg.Wait()
+	close(errs)
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// setOffline closes all links for a while (d 0: until called with on false).
+func (a *Agent) setOffline(d time.Duration, on bool) {
+	a.offlineMu.Lock()
+	defer a.offlineMu.Unlock()
+	if a.backOn != nil {
+		a.backOn.Stop()
+		a.backOn = nil
+	}
+	a.mesh.SetOffline(on)
+	if on && d > 0 {
+		a.backOn = time.AfterFunc(d, func() { a.mesh.SetOffline(false) })
+	}
+}
+
+// heardMesh takes what the catalog and the ring have to say since the last look.
+func (l *loop) heardMesh(ctx context.Context) {
+	l.world.hear(l.liveMembers())
+	l.considerScore(ctx)
+	root := l.a.mesh.Catalog().Root()
+	if root == l.catalogRoot {
+		return
+	}
+	l.catalogRoot = root
+	for _, in := range l.instances {
+		if in.p.Type == "want" {
+			l.wake(in, Cause{Text: "news from the mesh"})
+		}
+	}
+	l.a.copySoon()
+}
+
+// logWriter lets keepers print reports to the log, a line at a time.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.log.Info(string(trimLine(b)))
+	return len(b), nil
+}
+
+func trimLine(b []byte) []byte {
+	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == '\r') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// SetDoor gives the listener where operators ask, before Run.
+func (a *Agent) SetDoor(l net.Listener) { a.cfg.Door = l }
+
+// Close gives up an agent that was not run.
+func (a *Agent) Close() error { return errors.Join(a.mesh.Close(), a.store.Close()) }

@@ -1,0 +1,682 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"meshd/agent/promise"
+	"meshd/policies"
+	"meshd/roles"
+)
+
+// The loop is the one goroutine that decides what to look at. Everything else tells it that something may
+// have changed, and runs what it was told to run.
+type loop struct {
+	a    *Agent
+	rand *rand.Rand
+	log  journalWriter
+
+	program *policies.Program // nil: no score in force
+	world   *world
+	held    map[string]roles.Held
+
+	inForce, refused *scoreState
+	fetchingScore    bool
+	scoreRetry       time.Time // when a score that could not be fetched is tried again
+	catalogRoot      [33]byte
+	played           map[policies.Address]bool // blocks of the program that is being put in force; nil else
+
+	instances map[policies.Address]*instance
+	blocks    map[policies.Address][]policies.Address // PART.TYPE.NAME -> its instances
+	needs     map[policies.Address][]policies.Address // whom an instance waits for: needs, paths and names that meet
+	feeds     map[policies.Address][]policies.Address // the same edges, reversed
+	pathsOld  bool                                    // needs and feeds must be made anew
+
+	made  map[string]policies.Address // absolute path -> the promise that makes it
+	queue []*instance                 // to be started, in the order they were woken
+	clock *clock                      // who is to be looked at when
+
+	lanes   map[string]*lane
+	watches *watchTable
+	done    chan look   // one for each run that ended
+	calls   chan func() // closures that want the loop's state
+	stir    chan stirred
+	wg      sync.WaitGroup
+	timer   *time.Timer
+}
+
+// stirred is a keeper's own event: a child died.
+type stirred struct {
+	address policies.Address
+	wakes   <-chan struct{}
+}
+
+// journalWriter is the part of the journal that the loop writes.
+type journalWriter interface {
+	append(Entry) uint64
+	flush() error
+}
+
+const (
+	maxCalls   = 64
+	maxDone    = 1024
+	causeTimer = "a periodic look"
+	causeStart = "meshd started"
+	endTimeout = 15 * time.Second // of a keeper's End when its promise ended
+)
+
+func newLoop(a *Agent) *loop {
+	cores := max(1, runtime.GOMAXPROCS(0))
+	return &loop{
+		a: a, rand: rand.New(rand.NewPCG(a.cfg.Seed, 0x10097)), log: a.journal,
+		held: map[string]roles.Held{}, instances: map[policies.Address]*instance{},
+		blocks: map[policies.Address][]policies.Address{},
+		needs:  map[policies.Address][]policies.Address{}, feeds: map[policies.Address][]policies.Address{},
+		lanes: map[string]*lane{
+			laneFile: {limit: 2 * cores}, laneCommand: {limit: 2 * cores}, laneWait: {limit: waitLimit},
+		},
+		clock: &clock{}, watches: newWatchTable(a.cfg.Host), done: make(chan look, maxDone), calls: make(chan func(), maxCalls),
+		stir: make(chan stirred, maxDone),
+	}
+}
+
+// run owns the loop's state until ctx ends; then it ends every keeper, leaving what may live on.
+func (l *loop) run(ctx context.Context) error {
+	l.timer = time.NewTimer(0)
+	defer l.timer.Stop()
+	defer l.watches.close()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-l.a.mesh.Changed():
+			l.heardMesh(ctx)
+		case <-l.watches.kick:
+			l.fileEvents()
+		case k := <-l.done:
+			l.finished(k)
+			l.drainDone()
+		case f := <-l.calls:
+			f()
+		case s := <-l.stir:
+			l.stirred(s)
+		case <-l.timer.C:
+		}
+		if err := l.turn(ctx); err != nil {
+			l.a.cfg.Log.Error("the journal can't be written; nothing is done until it can", "error", err)
+			l.timer.Reset(backoffMin)
+		}
+	}
+	l.end()
+	return nil
+}
+
+// drainDone takes what else has finished, so that one transaction tells it all.
+func (l *loop) drainDone() {
+	for range maxDone {
+		select {
+		case k := <-l.done:
+			l.finished(k)
+		default:
+			return
+		}
+	}
+}
+
+// turn makes what happened durable and then starts what may be started.
+func (l *loop) turn(ctx context.Context) error {
+	l.world.refresh(l)
+	if err := l.log.flush(); err != nil {
+		return err
+	}
+	if l.pathsOld {
+		l.weave()
+	}
+	now := time.Now()
+	for in := l.clock.due(now); in != nil; in = l.clock.due(now) {
+		if !in.dirty {
+			l.wake(in, Cause{Text: causeTimer})
+		} else {
+			l.enqueue(in) // it had settled
+		}
+	}
+	for len(l.queue) > 0 {
+		in := l.queue[0]
+		l.queue = l.queue[1:]
+		in.queued = false
+		if in.dirty && !in.running && l.instances[in.p.Address] == in {
+			l.start(ctx, in, now)
+		}
+	}
+	next := now.Add(time.Hour)
+	next = earlier(next, l.clock.next())
+	next = earlier(next, l.world.next())
+	if !l.scoreRetry.IsZero() && now.After(l.scoreRetry) {
+		l.scoreRetry = time.Time{}
+		l.considerScore(ctx)
+	}
+	next = earlier(next, l.scoreRetry)
+	if l.a.journal.hasPending() {
+		next = now // what start told is flushed in the next turn
+	}
+	l.timer.Reset(max(0, time.Until(next)))
+	return nil
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.IsZero() || a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// wake marks an instance for a look and remembers the heaviest cause.
+func (l *loop) wake(in *instance, c Cause) {
+	in.dirty = true
+	if c.weight() > in.cause.weight() {
+		in.cause = c
+	}
+	l.enqueue(in)
+}
+
+func (l *loop) enqueue(in *instance) {
+	if !in.queued {
+		in.queued = true
+		l.queue = append(l.queue, in)
+	}
+}
+
+// start looks at an instance now, unless it settles, what it needs is not kept or is about to change, or
+// its lane is full. Whatever holds it back puts it in the queue again when that ends.
+func (l *loop) start(ctx context.Context, in *instance, now time.Time) {
+	if now.Before(in.settle) {
+		l.clock.set(in, in.settle)
+		return
+	}
+	if in.p.Problem != "" {
+		l.rest(in, in.p.ProblemOutcome, in.p.Problem)
+		l.clock.set(in, now.Add(l.paced(in)))
+		return
+	}
+	for _, need := range l.needs[in.p.Address] {
+		other := l.instances[need]
+		if other == nil || (other.good() && other.atRest()) {
+			continue
+		}
+		if other.atRest() && other.outcome != policies.Unknown {
+			l.rest(in, policies.Waiting, fmt.Sprintf("waiting for %s (%s)", need, other.outcome))
+		}
+		return // queued again when the other comes to rest
+	}
+	if len(in.p.On) > 0 && !l.a.memory.pending(in.p.Address) {
+		l.rest(in, policies.Kept, "nothing it is on was repaired")
+		return
+	}
+	ln := l.lanes[laneOf(in.p.Type)]
+	if ln.running >= ln.limit {
+		ln.waiting = append(ln.waiting, in)
+		return
+	}
+	l.launch(ctx, in, ln)
+}
+
+// rest tells an outcome that needed no run. Others may have waited for in to come to rest.
+func (l *loop) rest(in *instance, o policies.Outcome, reason string) {
+	wasGood := in.good()
+	in.dirty = false
+	in.checked = l.a.cfg.Wall()
+	entry := l.tell(in, o, reason, 0)
+	l.cameToRest(in, wasGood, entry)
+	in.cause = Cause{}
+}
+
+// cameToRest wakes those that need in where it is newly good, and queues those that only waited for it.
+func (l *loop) cameToRest(in *instance, wasGood bool, entry uint64) {
+	if in.outcome == policies.Repaired || (in.good() && !wasGood) {
+		l.wave(in, Cause{Entry: entry}, in.outcome == policies.Repaired)
+		return
+	}
+	for _, address := range l.feeds[in.p.Address] {
+		if other := l.instances[address]; other != nil && other.dirty {
+			l.enqueue(other)
+		}
+	}
+}
+
+func (l *loop) launch(ctx context.Context, in *instance, ln *lane) {
+	runCtx, cancel := context.WithTimeout(ctx, timeoutOf(in.p))
+	cause := in.cause
+	if cause == (Cause{}) {
+		cause = Cause{Text: causeTimer}
+	}
+	in.running, in.dirty, in.cancel, in.settle = true, false, cancel, time.Time{}
+	restart := in.restart
+	in.restart = false
+	ln.running++
+	l.a.supply.running(in.p.Address, cause, l.reach(in.p.Address))
+	keeper, p := in.keeper, in.p
+	mayRepair := p.Audit && l.inWindow(p)
+	l.wg.Go(func() {
+		defer cancel()
+		k := keep(runCtx, keeper, p, mayRepair, restart)
+		l.done <- k // room: a run is under way for each waiting send, and the loop drains while it waits
+	})
+}
+
+// inWindow reports whether `during` lets anything be changed now. The score's check saw that it parses.
+func (l *loop) inWindow(p policies.Promise) bool {
+	if p.During == "" {
+		return true
+	}
+	w, err := policies.ParseWindow(p.During, "")
+	return err == nil && w.Contains(l.a.cfg.Wall())
+}
+
+// finished takes what a run came to: tells it, wakes those who need it, and says when to look again.
+func (l *loop) finished(k look) {
+	in := l.instances[k.address]
+	if in == nil {
+		return
+	}
+	l.leaveLane(l.lanes[laneOf(in.p.Type)])
+	in.running, in.cancel = false, nil
+	if in.dirty {
+		l.enqueue(in)
+	}
+	if in.ended {
+		l.bury(in)
+		return
+	}
+	wasGood := in.good()
+	in.checked = l.a.cfg.Wall()
+	entry := l.tell(in, k.outcome, k.reason, k.took)
+	l.watches.set(in.p.Address, k.watches)
+	l.listen(in, k.finding.Wakes)
+	now := time.Now()
+	due := now.Add(l.paced(in))
+	if k.outcome == policies.Failed {
+		in.failures++
+		due = now.Add(l.jittered(backoff(in.failures)))
+	} else {
+		in.failures = 0
+	}
+	if again := now.Add(k.finding.Again); k.finding.Again > 0 && (k.outcome == policies.Failed || again.Before(due)) {
+		due = again
+	}
+	l.clock.set(in, due)
+	if k.outcome == policies.Repaired {
+		in.repairs++
+		if in.fights(now) {
+			in.settle = now.Add(fightPause)
+			l.tellFight(in)
+		}
+	}
+	if in.good() && len(in.p.On) > 0 {
+		l.a.memory.clearPending(in.p.Address)
+	}
+	l.cameToRest(in, wasGood, entry)
+	if !in.dirty {
+		in.cause = Cause{}
+	}
+	if in.next != nil {
+		p := *in.next
+		in.next = nil
+		l.replace(in, p)
+	}
+}
+
+// wave wakes all that read what in just made true.
+func (l *loop) wave(in *instance, c Cause, repaired bool) {
+	for _, address := range l.feeds[in.p.Address] {
+		other := l.instances[address]
+		if other == nil {
+			continue
+		}
+		if repaired && slices.Contains(other.p.On, in.p.Address) {
+			l.a.memory.setPending(address)
+		}
+		if repaired && restartsOn(other.p, in.p.Address) {
+			other.restart = true
+		}
+		other.settle = time.Time{} // made by us, whole
+		l.wake(other, c)
+	}
+}
+
+// leaveLane frees a place and queues the next that waited for one.
+func (l *loop) leaveLane(ln *lane) {
+	ln.running--
+	if len(ln.waiting) > 0 {
+		l.enqueue(ln.waiting[0])
+		ln.waiting = ln.waiting[1:]
+	}
+}
+
+func restartsOn(p policies.Promise, by policies.Address) bool {
+	if slices.Contains(p.On, by) {
+		return true
+	}
+	switch s := p.Spec.(type) {
+	case policies.Process:
+		return slices.Contains(s.RestartOn, by)
+	case policies.Guest:
+		return slices.Contains(s.RestartOn, by)
+	}
+	return false
+}
+
+// tell records an outcome where it changed or something was repaired. It returns the record that explains
+// the present state, old or new.
+func (l *loop) tell(in *instance, o policies.Outcome, reason string, took time.Duration) uint64 {
+	same := o == in.outcome && o != policies.Repaired && (o == policies.Kept || reason == in.reason)
+	quiet := same || (o == policies.Kept && in.outcome == policies.Repaired)
+	if o != in.outcome {
+		in.since = l.a.cfg.Wall()
+	}
+	in.outcome = o
+	if !quiet || o != policies.Kept {
+		in.reason = reason
+	}
+	if quiet {
+		return in.entry
+	}
+	cause := in.cause
+	if c, ok := l.a.supply.causeOf(in.p.Address); ok && o == policies.Repaired {
+		cause = c
+	}
+	in.entry = l.log.append(Entry{
+		At: l.a.cfg.Wall(), Kind: aboutPromise, Subject: string(in.p.Address), Outcome: o.String(), Text: reason,
+		Cause: cause, Score: l.scoreHash(), Took: took,
+	})
+	l.a.countOutcomes(l)
+	return in.entry
+}
+
+func (l *loop) tellFight(in *instance) {
+	in.reason = fmt.Sprintf("repaired over %d times in %v: something else writes it; pausing %v", fightRepairs, fightWindow, fightPause)
+	l.a.cfg.Log.Warn("a fight over one promise", "promise", in.p.Address, "pause", fightPause)
+	l.log.append(Entry{At: l.a.cfg.Wall(), Kind: aboutPromise, Subject: string(in.p.Address), Outcome: in.outcome.String(), Text: in.reason})
+}
+
+func (l *loop) scoreHash() string {
+	if l.program == nil {
+		return ""
+	}
+	return l.program.Score().Hash
+}
+
+// paced is the time to the next look with no event, jittered so that many nodes don't look as one.
+func (l *loop) paced(in *instance) time.Duration {
+	every := in.p.Every
+	if every <= 0 {
+		every = time.Minute
+	}
+	if in.p.Jitter <= 0 {
+		return every
+	}
+	return time.Duration(float64(every) * (1 + in.p.Jitter*(2*l.rand.Float64()-1)))
+}
+
+func (l *loop) jittered(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*l.rand.Float64()))
+}
+
+// listen waits for a keeper's own event in a goroutine, once for each channel.
+func (l *loop) listen(in *instance, wakes <-chan struct{}) {
+	if wakes == nil || wakes == in.wakes {
+		return
+	}
+	in.wakes = wakes
+	address := in.p.Address
+	l.wg.Go(func() {
+		select {
+		case <-wakes:
+			select {
+			case l.stir <- stirred{address, wakes}:
+			case <-l.a.stopping:
+			}
+		case <-l.a.stopping:
+		}
+	})
+}
+
+func (l *loop) stirred(s stirred) {
+	if in := l.instances[s.address]; in != nil && in.wakes == s.wakes {
+		in.wakes = nil
+		l.wake(in, Cause{Text: "its process ended"})
+	}
+}
+
+func (l *loop) fileEvents() {
+	now := time.Now()
+	for address, hit := range l.watches.take() {
+		in := l.instances[address]
+		if in == nil {
+			continue
+		}
+		if hit.settle && !l.madeByNeed(in, hit.path) {
+			in.settle = now.Add(settleTime)
+		}
+		l.wake(in, Cause{Text: hit.path + " changed on disk"})
+	}
+}
+
+// apply puts evaluated blocks in force: new instances begin, changed ones are replaced, others end.
+func (l *loop) apply(groups []policies.Group, cause Cause) {
+	for _, g := range groups {
+		if l.played != nil {
+			l.played[g.Block] = true
+		}
+		if g.Hold && len(g.Promises) == 0 {
+			continue
+		}
+		old := l.blocks[g.Block]
+		var now []policies.Address
+		for _, p := range g.Promises {
+			now = append(now, p.Address)
+			if in := l.instances[p.Address]; in == nil {
+				l.begin(p, cause)
+			} else {
+				in.ended = false
+				l.change(in, p, cause)
+			}
+		}
+		for _, address := range old {
+			if in := l.instances[address]; in != nil && !slices.Contains(now, address) {
+				if g.Hold {
+					now = append(now, address)
+					continue
+				}
+				l.finish(in)
+			}
+		}
+		if len(now) == 0 {
+			delete(l.blocks, g.Block)
+		} else {
+			l.blocks[g.Block] = now
+		}
+	}
+	l.pathsOld = true
+}
+
+func (l *loop) begin(p policies.Promise, cause Cause) {
+	in := &instance{p: p, since: l.a.cfg.Wall()}
+	l.instances[p.Address] = in
+	l.equip(in)
+	l.wake(in, cause)
+}
+
+// equip makes the keeper of in.p, or turns what is wrong with it into its Problem.
+func (l *loop) equip(in *instance) {
+	in.keeper = nil
+	if in.p.Problem != "" {
+		return
+	}
+	k, err := promise.New(in.p, l.a.site)
+	if err != nil {
+		in.p.Problem, in.p.ProblemOutcome = err.Error(), policies.Failed
+		return
+	}
+	in.keeper = k
+}
+
+func (l *loop) change(in *instance, p policies.Promise, cause Cause) {
+	if in.p.Hash == p.Hash {
+		in.p.Why = p.Why
+		return
+	}
+	if p.Hold && in.p.Problem == "" {
+		return // unknown now: it goes on as it is
+	}
+	l.wake(in, cause)
+	if in.running {
+		in.next = &p
+		return
+	}
+	l.replace(in, p)
+}
+
+func (l *loop) replace(in *instance, p policies.Promise) {
+	if y, ok := in.keeper.(promise.Yielder); ok {
+		y.Yield()
+	}
+	in.p = p
+	l.equip(in)
+	in.dirty = true
+	l.enqueue(in)
+	l.pathsOld = true
+}
+
+// finish ends a promise: at once, or when the run under way was cut.
+func (l *loop) finish(in *instance) {
+	in.ended = true
+	if in.running {
+		in.cancel()
+		return
+	}
+	l.bury(in)
+}
+
+func (l *loop) bury(in *instance) {
+	delete(l.instances, in.p.Address)
+	l.clock.drop(in)
+	l.watches.set(in.p.Address, nil)
+	l.pathsOld = true
+	l.a.supply.forget(in.p.Address)
+	l.log.append(Entry{At: l.a.cfg.Wall(), Kind: aboutPromise, Subject: string(in.p.Address), Text: "ended", Score: l.scoreHash(), Cause: in.cause})
+	if in.keeper == nil {
+		return
+	}
+	keeper, address := in.keeper, in.p.Address
+	l.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		if err := keeper.End(ctx, false); err != nil {
+			l.a.cfg.Log.Warn("a promise did not end well", "promise", address, "error", err)
+		}
+	})
+}
+
+// end waits for all runs, then lets keepers leave: processes and guests live on unless they say otherwise.
+func (l *loop) end() {
+	finished := make(chan struct{})
+	go func() { l.wg.Wait(); close(finished) }()
+	for open := true; open; {
+		select {
+		case <-l.done:
+		case <-finished:
+			open = false
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, in := range l.instances {
+		if in.keeper != nil {
+			wg.Go(func() {
+				if err := in.keeper.End(ctx, true); err != nil && !errors.Is(err, context.Canceled) {
+					l.a.cfg.Log.Warn("a promise did not leave well", "promise", in.p.Address, "error", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if err := l.log.flush(); err != nil {
+		l.a.cfg.Log.Error("the last journal records are lost", "error", err)
+	}
+}
+
+// do runs f in the loop and waits for it; false when the agent stops first.
+func (l *loop) do(ctx context.Context, f func()) error {
+	finished := make(chan struct{})
+	select {
+	case l.calls <- func() { f(); close(finished) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.a.stopping:
+		return errStopping
+	}
+	select {
+	case <-finished:
+		return nil
+	case <-l.a.stopping:
+		return errStopping
+	}
+}
+
+var errStopping = errors.New("this node is stopping")
+
+func asWaiting(err error) (*promise.WaitingError, bool) {
+	var w *promise.WaitingError
+	ok := errors.As(err, &w)
+	return w, ok
+}
+
+// derive works out the roles anew and evaluates the blocks that read one of changed (nil: all).
+func (l *loop) derive(changed []string, cause Cause) {
+	if l.program == nil {
+		return
+	}
+	before := l.held
+	env := l.world.env(l)
+	l.held = roles.Derive(l.program, env, before)
+	for _, name := range slices.Sorted(maps.Keys(l.held)) {
+		was, is := before[name], l.held[name]
+		if was.Holds == is.Holds && was.Unknown == is.Unknown {
+			continue
+		}
+		if changed != nil {
+			changed = append(changed, "role."+name)
+		}
+		l.tellRole(name, is, cause)
+	}
+	env = l.world.withRoles(l)
+	groups, err := l.program.Expand(env, changed)
+	if err != nil {
+		l.a.cfg.Log.Error("the score can't be evaluated", "error", err)
+		l.log.append(Entry{At: l.a.cfg.Wall(), Kind: aboutScore, Subject: l.program.Score().Name, Outcome: "failed", Text: err.Error()})
+		return
+	}
+	l.apply(groups, cause)
+}
+
+func (l *loop) tellRole(name string, h roles.Held, cause Cause) {
+	text := "not held"
+	switch {
+	case h.Unknown:
+		text = "unknown yet"
+	case h.Holds:
+		text = "held"
+	}
+	if len(h.Because) > 0 {
+		text += ", because " + strings.Join(h.Because, ", ")
+	}
+	l.log.append(Entry{At: l.a.cfg.Wall(), Kind: aboutRole, Subject: name, Text: text, Cause: cause, Score: l.scoreHash()})
+}

@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+
+	"meshd/policies"
+)
+
+const (
+	memoryV1   = 1
+	prefixOn   = "on/"   // + address: a promise it is `on` was repaired, and it has not succeeded since
+	prefixFact = "fact/" // + name: the last value gathered, as typed JSON
+	prefixKeep = "keep/" // + key: what keepers remember
+	maxFacts   = 4096
+)
+
+// A memory is the small durable map of keepers and loop. It is safe for concurrent use.
+type memory struct {
+	shelf Shelf
+	mu    sync.Mutex
+	on    map[policies.Address]bool
+}
+
+func openMemory(s Shelf) (*memory, error) {
+	m := &memory{shelf: s, on: map[policies.Address]bool{}}
+	keys, _, err := s.Scan([]byte(prefixOn), []byte("on0"), 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("read the memory: %w", err)
+	}
+	for _, k := range keys {
+		m.on[policies.Address(k[len(prefixOn):])] = true
+	}
+	return m, nil
+}
+
+// Get returns what was put under key; nil, nil when there is nothing.
+func (m *memory) Get(key string) ([]byte, error) {
+	k := []byte(prefixKeep + key)
+	_, values, err := m.shelf.Scan(k, append(k, 0), 1)
+	if err != nil || len(values) == 0 {
+		return nil, err
+	}
+	if first(values[0]) != memoryV1 {
+		return nil, fmt.Errorf("memory of %q: version %d, this program knows %d", key, first(values[0]), memoryV1)
+	}
+	return values[0][1:], nil
+}
+
+// Put is durable on return; nil deletes.
+func (m *memory) Put(key string, value []byte) error {
+	if value != nil {
+		value = append([]byte{memoryV1}, value...)
+	}
+	return m.shelf.Apply([][]byte{[]byte(prefixKeep + key)}, [][]byte{value})
+}
+
+func (m *memory) pending(a policies.Address) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.on[a]
+}
+
+// setPending remembers that a must be verified. An error is not told: the map holds until the next start.
+func (m *memory) setPending(a policies.Address) { m.mark(a, []byte{memoryV1}) }
+
+func (m *memory) clearPending(a policies.Address) { m.mark(a, nil) }
+
+func (m *memory) mark(a policies.Address, value []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.on[a] == (value != nil) {
+		return
+	}
+	if value == nil {
+		delete(m.on, a)
+	} else {
+		m.on[a] = true
+	}
+	_ = m.shelf.Apply([][]byte{[]byte(prefixOn + string(a))}, [][]byte{value})
+}
+
+func (m *memory) putFact(name string, v cty.Value) error {
+	b, err := ctyjson.SimpleJSONValue{Value: v}.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return m.shelf.Apply([][]byte{[]byte(prefixFact + name)}, [][]byte{append([]byte{memoryV1}, b...)})
+}
+
+// facts returns the last values gathered before this start.
+func (m *memory) facts() (map[string]cty.Value, error) {
+	keys, values, err := m.shelf.Scan([]byte(prefixFact), []byte("fact0"), maxFacts)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]cty.Value{}
+	for i, v := range values {
+		var s ctyjson.SimpleJSONValue
+		if first(v) != memoryV1 || s.UnmarshalJSON(v[1:]) != nil {
+			continue // gathered anew soon
+		}
+		out[string(keys[i][len(prefixFact):])] = s.Value
+	}
+	return out, nil
+}

@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"runtime"
+	"time"
+
+	"meshd/mesh/catalog"
+	"meshd/policies"
+	"meshd/store/artifact"
+)
+
+const (
+	statusEvery = 5 * time.Second // at most, and at most every members/10 s (SPEC 6)
+	copyEvery   = time.Minute     // copies are looked at with no event
+	copyAtOnce  = 4               // pulls of copies under way
+	copyTimeout = 10 * time.Minute
+	renewEvery  = time.Hour
+	maxDeclared = 16 // declared tags and roles that fit a status record
+)
+
+// countOutcomes is called by the loop when an outcome changed.
+func (a *Agent) countOutcomes(l *loop) {
+	var counts [5]int
+	for _, in := range l.instances {
+		if in.outcome >= policies.Kept && in.outcome <= policies.Drifted {
+			counts[in.outcome-policies.Kept]++
+		}
+	}
+	a.statusMu.Lock()
+	a.counts = counts
+	a.statusMu.Unlock()
+}
+
+// tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
+func (a *Agent) tellStatus(ctx context.Context) error {
+	var told string
+	for {
+		body, err := a.status(ctx)
+		if err == nil {
+			var b []byte
+			if b, err = catalog.EncodeStatus(body); err == nil && string(b) != told {
+				if _, err = a.mesh.Publish(ctx, catalog.KindStatus, "", b, 0); err == nil {
+					told = string(b)
+				}
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("the own status can't be told", "error", err)
+		}
+		wait := max(statusEvery, time.Duration(len(a.mesh.Alive()))*time.Second/10)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
+	s := catalog.StatusBody{
+		Addrs: a.mesh.Advertised(), Name: a.name, Tags: map[string]string{}, Version: a.cfg.Version,
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	maps.Copy(s.Tags, a.cfg.Tags)
+	err := a.loop.do(ctx, func() {
+		self := a.selfMember(a.loop.held)
+		s.Roles = self.Roles
+		s.Facts = a.loop.world.public(a.loop.program)
+		if a.loop.program != nil {
+			s.Score = a.loop.program.Score().Version
+		}
+	})
+	a.statusMu.Lock()
+	s.Kept, s.Repaired, s.Failed, s.Waiting, s.Drifted = a.counts[0], a.counts[1], a.counts[2], a.counts[3], a.counts[4]
+	a.statusMu.Unlock()
+	return s, err
+}
+
+// copySoon makes keepCopies look again.
+func (a *Agent) copySoon() {
+	select {
+	case a.copyKick <- struct{}{}:
+	default:
+	}
+}
+
+// keepCopies pulls what this node is chosen to keep so that a publisher may die: of each live artifact,
+// the Copies best ranked live members that may pull it, besides its publisher.
+func (a *Agent) keepCopies(ctx context.Context) error {
+	slots := make(chan struct{}, copyAtOnce)
+	pulling := map[artifact.Digest]bool{}
+	finished := make(chan artifact.Digest, copyAtOnce)
+	ticker := time.NewTicker(copyEvery)
+	defer ticker.Stop()
+	defer func() {
+		for range copyAtOnce {
+			slots <- struct{}{} // wait for all
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case <-a.copyKick:
+		case root := <-finished:
+			delete(pulling, root)
+		}
+		for _, o := range a.toCopy() {
+			if pulling[o.ref.Root] {
+				continue
+			}
+			select {
+			case slots <- struct{}{}:
+			default:
+				continue // looked at again when one has finished
+			}
+			pulling[o.ref.Root] = true
+			go func() {
+				defer func() { finished <- o.ref.Root; <-slots }()
+				ctx, cancel := context.WithTimeout(ctx, copyTimeout)
+				defer cancel()
+				if err := a.supply.pull(ctx, o.ref); err != nil && ctx.Err() == nil {
+					a.cfg.Log.Debug("copy", "artifact", o.ref.Name, "error", err)
+				}
+			}()
+		}
+	}
+}
+
+// toCopy lists what this node should hold as a copy and does not.
+func (a *Agent) toCopy() []offered {
+	var out []offered
+	for _, o := range a.supply.offers("") {
+		if o.ref.Version.By == a.mesh.Self() || !a.isCopy(o) {
+			continue
+		}
+		if has, err := a.store.Has(o.ref.Root); err == nil && !has {
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+func (a *Agent) isCopy(o offered) bool {
+	for _, n := range a.copiesOf(o) {
+		if n == a.mesh.Self() {
+			return true
+		}
+	}
+	return false
+}
+
+// renew asks for a new certificate when a third of its life is over, and saves it for the next start.
+func (a *Agent) renew(ctx context.Context) error {
+	for {
+		chain, err := a.mesh.Renew(ctx)
+		if err == nil && chain != nil {
+			err = a.cfg.Node.SaveChain(chain)
+		}
+		if err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("the certificate can't be renewed yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(renewEvery):
+		}
+	}
+}

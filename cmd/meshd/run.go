@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"meshd/agent"
+	"meshd/agent/control"
+	"meshd/agent/promise"
+	"meshd/mesh/link"
+)
+
+const (
+	defaultPort = "6374"           // M-E-S-H on a telephone
+	joinTime    = 30 * time.Second // for a token to be redeemed
+	maxToken    = 4096             // bytes read from @FILE or -
+)
+
+// options are the flags of the node.
+type options struct {
+	dataDir, name, listen, policy, workDir, socket, group, level, format, join string
+	http, config                                                               string
+	tags, advertise, peers                                                     []string
+	leaf, once                                                                 bool
+}
+
+func runCommand() *cobra.Command {
+	var o options
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run the node (the same as meshd with no command)", Args: noArgs,
+		Example: `  meshd run --data-dir /tmp/m --listen 127.0.0.1:0
+  meshd run --data-dir /tmp/n --name web-1 --tag tier=web --join @token`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cmd.InOrStdin())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.dataDir, "data-dir", control.DefaultDataDir(), "where this node keeps its key and all it remembers")
+	f.StringVar(&o.name, "name", "", "name of this node, where its certificate binds none (default: host name)")
+	f.StringArrayVar(&o.tags, "tag", nil, "declare a tag, KEY=VALUE (repeatable)")
+	f.StringVar(&o.listen, "listen", "", "ADDR:PORT for TCP and UDP; port 0 finds one and remembers it (default :"+defaultPort+")")
+	f.StringArrayVar(&o.advertise, "advertise", nil, "HOST:PORT where others reach this node (repeatable; default: what was bound)")
+	f.StringArrayVar(&o.peers, "peer", nil, "[ID@]HOST:PORT of a node to begin with (repeatable)")
+	f.StringVar(&o.policy, "policy", "", "play the score in DIR in place of the mesh's")
+	f.StringVar(&o.workDir, "work-dir", "", "where relative paths of the score live (default: DATA/work)")
+	f.StringVar(&o.socket, "socket", "", "the operator's door (default: DATA/meshd.sock)")
+	f.StringVar(&o.group, "socket-group", "", "a group that may use the door besides root and this user")
+	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.format, "log-format", "text", "text or json")
+	f.StringVar(&o.join, "join", "", "a token from meshctl invite: TOKEN, @FILE, or - for standard input")
+	f.StringVar(&o.http, "http", "", "ADDR:PORT for metrics and the page (not yet supported)")
+	f.StringVar(&o.config, "config", "", "a configuration file (not yet supported)")
+	f.BoolVar(&o.leaf, "leaf", false, "only dial out (not yet supported)")
+	f.BoolVar(&o.once, "once", false, "converge and exit (not yet supported)")
+	return cmd
+}
+
+// fromEnvironment fills flags that were not given from MESHD_DATA_DIR and the like.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := "MESHD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, set := os.LookupEnv(name)
+		if f.Changed || !set || value == "" {
+			return
+		}
+		if err := flags.Set(f.Name, value); err != nil {
+			errs = append(errs, usagef("%s=%q: %v", name, value, err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func (o *options) refuseUnsupported() error {
+	for flag, given := range map[string]bool{"--http": o.http != "", "--config": o.config != "", "--leaf": o.leaf, "--once": o.once} {
+		if given {
+			return usagef("%s is not yet supported by this version", flag)
+		}
+	}
+	return nil
+}
+
+func (o *options) run(ctx context.Context, stdin io.Reader) error {
+	if err := o.refuseUnsupported(); err != nil {
+		return err
+	}
+	log, err := o.logger()
+	if err != nil {
+		return err
+	}
+	tags, err := parseTags(o.tags)
+	if err != nil {
+		return err
+	}
+	if o.name == "" {
+		if o.name, err = hostName(); err != nil {
+			return err
+		}
+	}
+	if err := agent.CheckName(o.name); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(o.dataDir)
+	if err != nil {
+		return err
+	}
+	node, err := o.node(ctx, dir, stdin)
+	if err != nil {
+		return err
+	}
+	return o.serve(ctx, log, node, tags)
+}
+
+// node loads who this is, or joins with the token.
+func (o *options) node(ctx context.Context, dir string, stdin io.Reader) (*agent.Node, error) {
+	node, err := agent.LoadNode(dir)
+	if err != nil && !errors.Is(err, agent.ErrNoNode) {
+		return nil, err
+	}
+	if o.join == "" {
+		if node == nil {
+			return nil, fmt.Errorf("%w: %s has no node yet; start a new mesh with meshd init --data-dir %s, or join one with meshd --data-dir %s --join TOKEN (a token is made by meshctl invite)",
+				agent.ErrConfig, dir, dir, dir)
+		}
+		return node, nil
+	}
+	token, err := readToken(o.join, stdin)
+	if err != nil {
+		return nil, err
+	}
+	if node != nil {
+		return node, node.Belongs(token)
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	return agent.JoinNode(ctx, dir, token, o.name, link.Real, time.Now())
+}
+
+func readToken(arg string, stdin io.Reader) (string, error) {
+	var from io.Reader
+	switch {
+	case arg == "-":
+		from = stdin
+	case strings.HasPrefix(arg, "@"):
+		f, err := os.Open(arg[1:])
+		if err != nil {
+			return "", fmt.Errorf("%w: read the token: %w", agent.ErrConfig, err)
+		}
+		defer func() { _ = f.Close() }()
+		from = f
+	default:
+		return arg, nil
+	}
+	b, err := io.ReadAll(io.LimitReader(from, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+func (o *options) serve(ctx context.Context, log *slog.Logger, node *agent.Node, tags map[string]string) error {
+	host, err := promise.NewReal()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	work := o.workDir
+	if work == "" {
+		work = filepath.Join(node.Dir, "work")
+	}
+	if work, err = filepath.Abs(work); err != nil {
+		return err
+	}
+	cfg := agent.Config{
+		Node: node, WorkDir: work, Tags: tags, Advertise: o.advertise, Seeds: o.peers, PolicyDir: o.policy,
+		Network: link.Real, Host: host, DoorGroup: o.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: log, Version: version,
+	}
+	a, err := o.open(cfg)
+	if err != nil {
+		return err
+	}
+	log.Info("node is up", "name", a.Name(), "id", node.Identity.ID(), "address", a.Addr(), "mesh", node.Charter.MeshName(), "version", version)
+	return a.Run(ctx)
+}
+
+// open takes the store and the port first: only the one that has them may take the socket.
+func (o *options) open(cfg agent.Config) (*agent.Agent, error) {
+	listen, free := o.listenAddr(cfg.Node)
+	cfg.Listen = listen
+	a, err := agent.New(cfg)
+	if err != nil && free != "" {
+		cfg.Listen = free // the remembered port is taken: find another
+		a, err = agent.New(cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if free != "" {
+		if err := cfg.Node.Bound(a.Addr()); err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+	}
+	socket := o.socket
+	if socket == "" {
+		socket = control.SocketPath(cfg.Node.Dir)
+	}
+	door, err := control.Listen(socket, o.group)
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	a.SetDoor(door)
+	return a, nil
+}
+
+// listenAddr says where to bind; free is the ":0" to fall back on where a port was found and remembered.
+func (o *options) listenAddr(node *agent.Node) (listen, free string) {
+	host, port, err := net.SplitHostPort(o.listen)
+	switch {
+	case o.listen == "" && node.Listen != "":
+		return node.Listen, ""
+	case o.listen == "":
+		return ":" + defaultPort, ""
+	case err == nil && port == "0":
+		if _, known, err := net.SplitHostPort(node.Listen); err == nil {
+			return net.JoinHostPort(host, known), o.listen
+		}
+		return o.listen, o.listen
+	}
+	return o.listen, ""
+}
+
+func (o *options) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.level)); err != nil {
+		return nil, usagef("--log-level %q: want debug, info, warn or error", o.level)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch o.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return nil, usagef("--log-format %q: want text or json", o.format)
+}
+
+func parseTags(list []string) (map[string]string, error) {
+	tags := map[string]string{}
+	for _, t := range list {
+		k, v, ok := strings.Cut(t, "=")
+		if !ok || k == "" {
+			return nil, usagef("--tag %q: want KEY=VALUE", t)
+		}
+		tags[k] = v
+	}
+	return tags, nil
+}
+
+func hostName() (string, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("this machine has no host name (%w); give --name", err)
+	}
+	name, _, _ = strings.Cut(name, ".")
+	return name, nil
+}
+
+func randomSeed() uint64 {
+	var b [8]byte
+	_, _ = crand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint64(b[:])
+}

@@ -1,0 +1,20 @@
+//go:build !unix
+
+package demo
+
+import "os"
+
+func terminate(pid int) error { return kill(pid) }
+
+func kill(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Kill()
+}
+
+func running(pid int) bool {
+	_, err := os.FindProcess(pid)
+	return err == nil
+}

@@ -1,0 +1,11 @@
+//go:build unix
+
+package demo
+
+import "syscall"
+
+func terminate(pid int) error { return syscall.Kill(pid, syscall.SIGTERM) }
+
+func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
+
+func running(pid int) bool { return syscall.Kill(pid, 0) == nil }

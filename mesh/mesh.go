@@ -1,0 +1,273 @@
+// Package mesh is the one face of all that crosses the wire: it joins link, ring, catalog and swarm,
+// admits newcomers, keeps sync sessions with neighbours, and carries questions between nodes.
+//
+// It knows no score: who may pull and who may be invited it asks its Config.
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"meshd/mesh/catalog"
+	"meshd/mesh/id"
+	"meshd/mesh/link"
+	"meshd/mesh/ring"
+	"meshd/mesh/swarm"
+	"meshd/mesh/trust"
+	"meshd/store/artifact"
+)
+
+// The protocols that share the port, told apart by ALPN.
+const (
+	protoSync  = "meshd/sync/1"
+	protoSwarm = "meshd/swarm/1"
+	protoAdmit = "meshd/admit/1"
+	protoAsk   = "meshd/ask/1"
+)
+
+// Copies is how many ring members that may pull an artifact keep it, wanted or not (SPEC 6).
+const Copies = 2
+
+// Shelf is one ordered durable map: what catalog, link and the invites need of a disk.
+type Shelf interface {
+	Scan(from, to []byte, limit int) (keys, values [][]byte, err error)
+	Apply(keys, values [][]byte) error
+}
+
+// Config is what a Mesh is made of. All fields without "optional" are required.
+type Config struct {
+	Identity *trust.Identity
+	Charter  *trust.Charter
+	Network  link.Network
+
+	Catalog, Book, Invites Shelf
+	Chunks                 swarm.Chunks
+	BookFile               string // text copy of the peer book; optional
+
+	Listen    string   // ADDR:PORT
+	Advertise []string // HOST:PORT; optional: what was bound
+	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
+
+	// AllowPull says whether peer may have the artifact of that root. Called from many goroutines.
+	AllowPull func(peer id.Node, root artifact.Digest) bool
+	// AllowInvite says whether peer may have a child of that name admitted (guests). Optional.
+	AllowInvite func(peer id.Node, name string) bool
+	// Answer answers a question of another node from this node's journal and promises. Optional.
+	Answer func(ctx context.Context, from id.Node, q Question) Answer
+
+	Wall func() time.Time
+	Seed uint64 // of the node's random choices
+	Log  *slog.Logger
+}
+
+// A Mesh is this node's place among the others. Its methods are safe for concurrent use.
+type Mesh struct {
+	cfg     Config
+	self    id.Node
+	cert    *trust.Cert
+	link    *link.Link
+	ring    *ring.Ring
+	catalog *catalog.Catalog
+	swarm   *swarm.Swarm
+	invites *invites
+
+	changed chan struct{} // capacity 1: catalog or members changed; no data
+	kick    chan struct{} // capacity 1: tend soon
+
+	running sync.WaitGroup // sessions that this node dialled
+
+	mu       sync.Mutex
+	sessions map[id.Node]*session // open sync sessions, by peer
+	offline  bool
+}
+
+// New opens the catalog and binds the port. Nothing is said to anybody before Run.
+func New(cfg Config) (*Mesh, error) {
+	cert, err := cfg.Charter.VerifyChain(cfg.Identity.Chain)
+	if err != nil {
+		return nil, fmt.Errorf("own certificate: %w", err)
+	}
+	m := &Mesh{
+		cfg: cfg, self: cfg.Identity.ID(), cert: cert,
+		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		sessions: map[id.Node]*session{},
+	}
+	m.catalog, err = catalog.Open(catalog.Config{
+		Shelf: cfg.Catalog, Self: cfg.Identity, Charter: cfg.Charter, Wall: cfg.Wall, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the catalog: %w", err)
+	}
+	if m.invites, err = openInvites(cfg.Invites); err != nil {
+		return nil, err
+	}
+	m.link, err = link.New(link.Config{
+		Identity: cfg.Identity, Charter: cfg.Charter, Network: cfg.Network, Book: cfg.Book, BookFile: cfg.BookFile,
+		Listen: cfg.Listen, Advertise: cfg.Advertise, Wall: cfg.Wall, Rand: newRand(cfg.Seed), Log: cfg.Log,
+		Revoked: m.catalog.Revoked,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.swarm = swarm.New(swarm.Config{
+		Open:   func(ctx context.Context, to id.Node) (net.Conn, error) { return m.link.Dial(ctx, to, protoSwarm) },
+		Chunks: cfg.Chunks, Allow: cfg.AllowPull, Log: cfg.Log, Wall: cfg.Wall, Seed: cfg.Seed,
+	})
+	m.ring, err = ring.New(ring.Config{
+		Link: m.link, Self: cfg.Identity, Cert: *cert, Label: "meshd/" + cfg.Charter.MeshName(),
+		Root: m.root8, OnRoot: m.heardRoot, OnHint: m.heardHint, Known: m.known, Log: cfg.Log, Wall: cfg.Wall,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the ring: %w", err), m.link.Close())
+	}
+	m.link.Handle(protoSync, m.serveSync)
+	m.link.Handle(protoSwarm, func(ctx context.Context, peer trust.Cert, c net.Conn) { m.swarm.ServeConn(ctx, peer.ID, c) })
+	m.link.Handle(protoAsk, m.serveAsk)
+	m.link.HandleGuest(protoAdmit, m.serveAdmit)
+	return m, nil
+}
+
+// Run keeps the mesh until ctx ends; it then leaves the ring and returns after all it started has returned.
+func (m *Mesh) Run(ctx context.Context) error {
+	if err := m.publishCert(); err != nil {
+		return err
+	}
+	var wg sync.WaitGroup
+	errs := make(chan error, 4)
+	// The ring leaves over the link, so the link's life is longer: it ends after the others.
+	linkCtx, endLink := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLink()
+	linkDone := make(chan error, 1)
+	go func() { linkDone <- m.link.Run(linkCtx) }()
+	for _, part := range []func(context.Context) error{m.ring.Run, m.swarm.Run, m.tend, m.listen} {
+		wg.Go(func() {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				errs <- err
+			}
+		})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-errs:
+	case err = <-linkDone:
+		linkDone <- nil
+	}
+	if err != nil && ctx.Err() == nil {
+		m.cfg.Log.Error("the mesh stopped", "error", err)
+	}
+	m.stopWait(ctx, &wg)
+	endLink()
+	return errors.Join(err, <-linkDone)
+}
+
+// stopWait waits for the parts after ctx ended; a part that failed earlier ends with the caller's ctx.
+func (m *Mesh) stopWait(ctx context.Context, wg *sync.WaitGroup) {
+	<-ctx.Done()
+	wg.Wait()
+}
+
+// Self returns this node's id; Cert what its certificate attests; Charter what the mesh is founded on.
+func (m *Mesh) Self() id.Node           { return m.self }
+func (m *Mesh) Cert() *trust.Cert       { return m.cert }
+func (m *Mesh) Charter() *trust.Charter { return m.cfg.Charter }
+
+// Addr is the bound HOST:PORT; Advertised where others may reach it.
+func (m *Mesh) Addr() string         { return m.link.Addr() }
+func (m *Mesh) Advertised() []string { return m.link.Advertised() }
+
+// Changed is kicked when the catalog or the members may have changed. Capacity 1, no data, one reader.
+func (m *Mesh) Changed() <-chan struct{} { return m.changed }
+
+// Ready is closed or true once the node's own head was compared with a peer, so that publishing can't fork.
+func (m *Mesh) OwnChecked() bool { return m.catalog.OwnChecked() }
+
+// Catalog gives read access to all that was heard.
+func (m *Mesh) Catalog() *catalog.Catalog { return m.catalog }
+
+// Publish signs one record into this node's log and sends it to the neighbours. Durable on return.
+// keep matters for artifacts only.
+func (m *Mesh) Publish(_ context.Context, kind uint8, name string, body []byte, keep int) (catalog.Record, error) {
+	return m.catalog.Append(kind, name, body, keep)
+}
+
+// Pull brings all bytes of r into the store, from any peers that hold them. It waits for a holder until
+// ctx ends. progress may be nil; it must not block.
+func (m *Mesh) Pull(ctx context.Context, r artifact.Ref, progress func(done, total int64)) error {
+	return m.swarm.Pull(ctx, r, func() []id.Node { return m.holders(r) }, progress)
+}
+
+// holders lists who may have r, likeliest first: the publisher, those who said that they placed it, the
+// copies, then everybody alive. Nodes that are known to be away come last.
+func (m *Mesh) holders(r artifact.Ref) []id.Node {
+	alive := m.Alive()
+	seen := map[id.Node]bool{m.self: true}
+	var near, away []id.Node
+	add := func(n id.Node) {
+		if seen[n] {
+			return
+		}
+		seen[n] = true
+		if alive[n] {
+			near = append(near, n)
+		} else {
+			away = append(away, n)
+		}
+	}
+	add(r.Version.By)
+	for _, rec := range m.catalog.Live(catalog.ScopeMain, catalog.KindPlaced, r.Name) {
+		if body, err := catalog.DecodePlaced(rec.Body); err == nil && body.Tree == r.Tree {
+			add(rec.Log.Origin)
+		}
+	}
+	ranked := id.Rank(r.Root[:], keys(alive))
+	for _, n := range ranked {
+		add(n)
+	}
+	return append(near, away...)
+}
+
+// SetOffline closes all links and packets, and refuses new ones, until called with false.
+func (m *Mesh) SetOffline(off bool) {
+	m.mu.Lock()
+	m.offline = off
+	m.mu.Unlock()
+	m.link.SetOffline(off)
+	m.tendSoon()
+}
+
+func (m *Mesh) tendSoon() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (m *Mesh) notify() {
+	select {
+	case m.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Close gives up a Mesh that was not run.
+func (m *Mesh) Close() error { return m.link.Close() }
+
+// WaitOwnChecked waits until a peer has told what it knows of this node's own log; nil too when ctx's time
+// is over with no peer: a node alone publishes in an epoch of its own. An error where the caller gave up.
+func (m *Mesh) WaitOwnChecked(ctx context.Context) error {
+	select {
+	case <-m.catalog.Checked():
+		return nil
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil
+		}
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,349 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"meshd/mesh/catalog"
+	"meshd/mesh/id"
+	"meshd/mesh/link"
+	"meshd/mesh/ring"
+	"meshd/mesh/trust"
+)
+
+const (
+	maxNeighbours = 8               // open sync sessions that this node starts (SPEC 5)
+	tendEvery     = time.Second     // how often neighbours are looked at with no event
+	redialRecent  = 16              // absent peers, most recently seen first, that are redialled fast
+	redialEvery   = 4 * time.Second // how often those are
+	redialSlow    = time.Minute     // and the others, one at a time
+	dialTimeout   = 2 * time.Second
+	compareEvery  = 5 * time.Second  // at most, for one peer whose root is unlike
+	randomCompare = 60 * time.Second // with a random neighbour, hint or not
+	rejoinEvery   = 2 * time.Second  // joins of a peer that is in session and not in the ring
+)
+
+// A session is an open sync stream with one peer.
+type session struct {
+	conn    net.Conn
+	dialler id.Node   // who opened it: of two at once, both ends keep the smaller id's
+	started time.Time // by the wall clock, as the ring tells its times
+}
+
+// tend is the goroutine that owns whom to talk to: it opens sessions with neighbours, joins the ring
+// through them, and dials absent peers from the book.
+func (m *Mesh) tend(ctx context.Context) error {
+	t := &tender{m: m, rand: newRand(m.cfg.Seed ^ 0x7e4d), dialled: map[string]time.Time{}, joined: map[id.Node]time.Time{}, dialling: map[string]bool{}, done: make(chan string, 64)}
+	defer t.wg.Wait()
+	ticker := time.NewTicker(tendEvery)
+	defer ticker.Stop()
+	for {
+		t.look(ctx)
+		select {
+		case <-ctx.Done():
+			m.closeSessions()
+			return nil
+		case <-ticker.C:
+		case <-m.kick:
+		case key := <-t.done:
+			delete(t.dialling, key)
+		}
+	}
+}
+
+// tender is what only the tend goroutine touches.
+type tender struct {
+	m        *Mesh
+	rand     *rand.Rand
+	dialled  map[string]time.Time // last try, by peer id or seed
+	joined   map[id.Node]time.Time
+	dialling map[string]bool
+	compared time.Time
+	done     chan string
+	wg       sync.WaitGroup
+}
+
+func (t *tender) look(ctx context.Context) {
+	m := t.m
+	m.mu.Lock()
+	offline := m.offline
+	open := make(map[id.Node]bool, len(m.sessions))
+	failed := map[id.Node]time.Time{}
+	for _, member := range m.ring.Members() {
+		if member.Status == ring.Failed {
+			failed[member.ID] = member.Since
+		}
+	}
+	for n, s := range m.sessions {
+		if since, dead := failed[n]; dead && s.started.Before(since) {
+			_ = s.conn.Close() // a stream to a node that died without a word
+			continue
+		}
+		open[n] = true
+	}
+	m.mu.Unlock()
+	if offline || ctx.Err() != nil {
+		return
+	}
+	now := time.Now()
+	alive := m.Alive()
+	delete(alive, m.self)
+
+	// Neighbours: everybody in a small ring, the best ranked of a large one.
+	near := id.Rank(m.self[:], keys(alive))
+	if len(near) > maxNeighbours {
+		near = near[:maxNeighbours]
+	}
+	for _, n := range near {
+		if !open[n] && t.due(n.String(), tendEvery, now) {
+			t.dial(ctx, n.String(), func(ctx context.Context) { m.openSession(ctx, n) })
+		}
+	}
+	// Whoever is in session and not in the ring belongs in it: a newcomer, or the far side of a healed split.
+	for n := range open {
+		if !alive[n] && now.Sub(t.joined[n]) >= rejoinEvery {
+			t.joined[n] = now
+			t.wg.Go(func() {
+				if _, err := m.ring.Join(ctx, []id.Node{n}); err != nil && ctx.Err() == nil {
+					m.cfg.Log.Debug("join", "peer", n.Short(), "error", err)
+				}
+			})
+		}
+	}
+	t.dialAbsent(ctx, alive, open, now)
+	if len(near) > 0 && now.Sub(t.compared) >= randomCompare {
+		t.compared = now
+		m.catalog.Kick(near[t.rand.IntN(len(near))])
+	}
+}
+
+// dialAbsent tries seeds and the peers of the book that are neither alive nor in session.
+func (t *tender) dialAbsent(ctx context.Context, alive, open map[id.Node]bool, now time.Time) {
+	m := t.m
+	if len(alive) == 0 && len(open) == 0 {
+		for _, seed := range m.cfg.Seeds {
+			if t.due(seed, redialEvery/2, now) {
+				t.dial(ctx, seed, func(ctx context.Context) { m.openSeed(ctx, seed) })
+			}
+		}
+	}
+	peers := m.link.Peers()
+	slices.SortFunc(peers, func(a, b link.Peer) int { return b.LastSeen.Compare(a.LastSeen) })
+	rank := 0
+	for _, p := range peers {
+		if p.ID == m.self || alive[p.ID] || open[p.ID] || (p.Cert != nil && m.catalog.Revoked(p.Cert.Key)) {
+			continue
+		}
+		every := redialEvery
+		if rank >= redialRecent {
+			every = redialSlow
+		}
+		rank++
+		if rank > 4*redialRecent {
+			break
+		}
+		if t.due(p.ID.String(), every, now) {
+			t.dial(ctx, p.ID.String(), func(ctx context.Context) { m.openSession(ctx, p.ID) })
+		}
+	}
+}
+
+// due reports whether key may be dialled again, with jitter so that many nodes don't dial as one.
+func (t *tender) due(key string, every time.Duration, now time.Time) bool {
+	if t.dialling[key] {
+		return false
+	}
+	last, tried := t.dialled[key]
+	jitter := time.Duration(t.rand.Int64N(int64(every)/4 + 1))
+	return !tried || now.Sub(last) >= every-jitter
+}
+
+func (t *tender) dial(ctx context.Context, key string, do func(context.Context)) {
+	t.dialled[key] = time.Now()
+	t.dialling[key] = true
+	t.wg.Go(func() {
+		do(ctx)
+		select {
+		case t.done <- key:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// openSession dials n and starts a sync session; it returns when the dial did, not the session.
+func (m *Mesh) openSession(ctx context.Context, n id.Node) {
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := m.link.Dial(dialCtx, n, protoSync)
+	if err != nil {
+		m.cfg.Log.Debug("dial", "peer", n.Short(), "error", err)
+		return
+	}
+	m.startSession(ctx, n, c)
+}
+
+// openSeed dials HOST:PORT or ID@HOST:PORT.
+func (m *Mesh) openSeed(ctx context.Context, seed string) {
+	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	want, addr, named := strings.Cut(seed, "@")
+	if !named {
+		addr = seed
+	}
+	c, cert, err := m.link.DialAddr(dialCtx, addr, protoSync)
+	if err != nil {
+		m.cfg.Log.Debug("dial", "seed", seed, "error", err)
+		return
+	}
+	if cert.ID == m.self || (named && cert.ID.String() != want) {
+		if cert.ID != m.self {
+			m.cfg.Log.Warn("another node answers at a seed", "seed", seed, "node", cert.ID)
+		}
+		_ = c.Close() // nothing was said on it
+		return
+	}
+	m.startSession(ctx, cert.ID, c)
+}
+
+// startSession runs a session in the background of the mesh's life; one a peer, the newer one stays.
+func (m *Mesh) startSession(ctx context.Context, n id.Node, c net.Conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ctx.Err() != nil || m.offline {
+		_ = c.Close()
+		return
+	}
+	m.running.Go(func() { m.runSession(ctx, n, c, m.self) })
+}
+
+func (m *Mesh) serveSync(ctx context.Context, p trust.Cert, c net.Conn) {
+	m.runSession(ctx, p.ID, c, p.ID)
+}
+
+func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id.Node) {
+	s := &session{conn: c, dialler: dialler, started: m.cfg.Wall()}
+	m.mu.Lock()
+	if old := m.sessions[n]; old != nil {
+		if old.dialler != dialler && old.dialler.Compare(dialler) < 0 {
+			m.mu.Unlock()
+			_ = c.Close() // both dialled at once: the other stream stays
+			return
+		}
+		_ = old.conn.Close()
+	}
+	m.sessions[n] = s
+	m.mu.Unlock()
+	m.tendSoon()
+	m.notify()
+	err := m.catalog.Session(ctx, c, n)
+	_ = c.Close() // the session is over either way
+	m.mu.Lock()
+	if m.sessions[n] == s {
+		delete(m.sessions, n)
+	}
+	m.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		m.cfg.Log.Debug("sync session ended", "peer", n.Short(), "error", err)
+	}
+	m.tendSoon()
+	m.notify()
+}
+
+func (m *Mesh) closeSessions() {
+	m.mu.Lock()
+	for _, s := range m.sessions {
+		_ = s.conn.Close()
+	}
+	m.mu.Unlock()
+	m.running.Wait()
+}
+
+// listen moves what the ring and the catalog tell into one kick for the agent, and what the catalog knows
+// of certificates and addresses into the peer book.
+func (m *Mesh) listen(ctx context.Context) error {
+	var taught [33]byte
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.ring.Changed():
+			m.tendSoon()
+		case <-m.catalog.Changed():
+			if root := m.catalog.Root(); root != taught {
+				taught = root
+				m.teachBook()
+			}
+			m.link.DropRevoked()
+		}
+		m.notify()
+	}
+}
+
+// teachBook tells the link of every certified node and where it says it is.
+func (m *Mesh) teachBook() {
+	addrs := map[id.Node][]string{}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatus, "") {
+		if body, err := catalog.DecodeStatus(r.Body); err == nil {
+			addrs[r.Log.Origin] = body.Addrs
+		}
+	}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
+		n := r.Log.Origin
+		if n == m.self {
+			continue
+		}
+		if cert, ok := m.catalog.Cert(n); ok && !m.catalog.Revoked(cert.Key) {
+			m.link.Learn(*cert, addrs[n])
+		}
+	}
+}
+
+// known says whether the ring may let n in: its certificate was verified and is not revoked.
+func (m *Mesh) known(n id.Node) bool {
+	cert, ok := m.catalog.Cert(n)
+	return ok && !m.catalog.Revoked(cert.Key)
+}
+
+func (m *Mesh) root8() [8]byte {
+	root := m.catalog.Root()
+	return [8]byte(root[1:9])
+}
+
+// heardRoot is called for each ping ack: an unlike root means that the session has something to compare.
+func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
+	own := m.root8()
+	if !bytes.Equal(root[:], own[:]) {
+		m.catalog.Kick(n)
+	}
+}
+
+// heardHint is called for each user event: somebody has news that no session brought.
+func (m *Mesh) heardHint([]byte) { m.tendSoon() }
+
+// Alive returns this node and all that it can talk to: ring members that are alive, and peers in session.
+func (m *Mesh) Alive() map[id.Node]bool {
+	alive := map[id.Node]bool{m.self: true}
+	for _, member := range m.ring.Members() {
+		if member.Status == ring.Alive {
+			alive[member.ID] = true
+		}
+	}
+	return alive
+}
+
+func keys(set map[id.Node]bool) []id.Node {
+	out := make([]id.Node, 0, len(set))
+	for n := range set {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, id.Node.Compare)
+	return out
+}
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15)) }

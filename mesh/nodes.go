@@ -1,0 +1,120 @@
+package mesh
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"meshd/mesh/catalog"
+	"meshd/mesh/id"
+	"meshd/mesh/ring"
+)
+
+// A Node is all that is known here of one node of the mesh, alive or absent.
+type Node struct {
+	ID           id.Node
+	Name         string // attested, or declared where the certificate binds none
+	Attested     bool   // Name is bound by the certificate
+	Self         bool
+	Alive        bool
+	Status       string            // alive, suspect, left, failed; failed too where it was never seen here
+	Tags         map[string]string // attested and declared; attested ones can't be shadowed
+	AttestedTags map[string]string
+	Roles        []string
+	Facts        map[string]string
+	Addrs        []string
+	RTT          time.Duration // 0: not measured
+	Counts       [5]int        // kept, repaired, failed, waiting, drifted
+	Score        string
+	Version      string
+	Platform     string
+	LastSeen     time.Time
+	Revoked      bool
+}
+
+// Nodes lists every node whose certificate was heard and is not revoked, sorted by name, then id.
+func (m *Mesh) Nodes() []Node {
+	status := map[id.Node]catalog.Record{}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatus, "") {
+		if old, ok := status[r.Log.Origin]; !ok || old.Log.Epoch < r.Log.Epoch {
+			status[r.Log.Origin] = r
+		}
+	}
+	ringOf := map[id.Node]ring.Member{}
+	for _, member := range m.ring.Members() {
+		ringOf[member.ID] = member
+	}
+	seen := map[id.Node]time.Time{}
+	for _, p := range m.link.Peers() {
+		seen[p.ID] = p.LastSeen
+	}
+	var out []Node
+	done := map[id.Node]bool{}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
+		n := r.Log.Origin
+		cert, ok := m.catalog.Cert(n)
+		if !ok || done[n] || m.catalog.Revoked(cert.Key) {
+			continue
+		}
+		done[n] = true
+		node := Node{ID: n, Name: cert.Name, Attested: cert.Name != "", Self: n == m.self, Status: "failed", AttestedTags: cert.Tags, LastSeen: seen[n]}
+		if s, ok := status[n]; ok {
+			node.declare(s)
+		}
+		node.Tags = merged(node.Tags, cert.Tags)
+		if member, ok := ringOf[n]; ok {
+			node.Status, node.RTT = string(member.Status), member.RTT
+		}
+		if node.Self {
+			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.link.Advertised(), m.cfg.Wall()
+		}
+		node.Alive = node.Status == string(ring.Alive)
+		if node.Alive {
+			node.LastSeen = m.cfg.Wall()
+		}
+		if node.Name == "" {
+			node.Name = n.Short()
+		}
+		out = append(out, node)
+	}
+	slices.SortFunc(out, func(a, b Node) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return a.ID.Compare(b.ID)
+	})
+	return out
+}
+
+// declare takes what the node says of itself. A name that the certificate binds stands.
+func (n *Node) declare(r catalog.Record) {
+	s, err := catalog.DecodeStatus(r.Body)
+	if err != nil {
+		return // verified when it was stored; a newer format says what this version can't read
+	}
+	if n.Name == "" {
+		n.Name = s.Name
+	}
+	n.Tags, n.Roles, n.Facts, n.Addrs = s.Tags, s.Roles, s.Facts, s.Addrs
+	n.Counts = [5]int{s.Kept, s.Repaired, s.Failed, s.Waiting, s.Drifted}
+	n.Score, n.Version, n.Platform = s.Score, s.Version, s.Platform
+	n.LastSeen = later(n.LastSeen, r.At)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// merged lays over declared tags those that are attested.
+func merged(declared, attested map[string]string) map[string]string {
+	out := maps.Clone(declared)
+	if out == nil {
+		out = map[string]string{}
+	}
+	maps.Copy(out, attested)
+	return out
+}
