@@ -1,0 +1,145 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"slices"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+
+	"meshd/store/artifact"
+)
+
+// Missing returns those of chunks whose bytes are not held, in the same order.
+func (s *Store) Missing(chunks []artifact.Chunk) ([]artifact.Chunk, error) {
+	var missing []artifact.Chunk
+	err := s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketChunks)
+		for _, c := range chunks {
+			if b.Get(c.ID[:]) == nil {
+				missing = append(missing, c)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up %d chunks: %w", len(chunks), err)
+	}
+	return missing, nil
+}
+
+// Read returns the bytes of a chunk, in buf where it is large enough. Bytes that the disk no longer gives
+// back as they were written are forgotten: they are missing from then on, and the error wraps ErrMissing.
+func (s *Store) Read(id artifact.Digest, buf []byte) ([]byte, error) {
+	for {
+		r, b, err := s.locate(id, buf)
+		if err != nil {
+			return nil, fmt.Errorf("read chunk %s: %w", id.Short(), err)
+		}
+		if r.inline == nil {
+			b = slices.Grow(buf[:0], int(r.n))[:r.n]
+			err = s.packs.read(r.pack, int64(r.off), b)
+		}
+		if err == nil && crc32.Checksum(b, castagnoli) == r.crc {
+			return b, nil
+		}
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.EIO) {
+			return nil, fmt.Errorf("read chunk %s: %w", id.Short(), err)
+		}
+		// Either the bytes are damaged, or Collect moved them since we looked.
+		forgotten, ferr := s.forget(id, r)
+		if ferr != nil {
+			return nil, fmt.Errorf("read chunk %s: forget its damaged bytes: %w", id.Short(), ferr)
+		}
+		if forgotten {
+			s.log.Warn("chunk damaged on disk and forgotten", "chunk", id.Short(), "pack", r.pack, "offset", r.off, "err", err)
+			return nil, fmt.Errorf("read chunk %s: its bytes on disk are damaged, and forgotten now: fetch it again: %w", id.Short(), ErrMissing)
+		}
+	}
+}
+
+// locate returns the row of a chunk, and the bytes if they are inline.
+func (s *Store) locate(id artifact.Digest, buf []byte) (r row, b []byte, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		v := tx.Bucket(bucketChunks).Get(id[:])
+		if v == nil {
+			return ErrMissing
+		}
+		r, err = decodeRow(v)
+		b = append(buf[:0], r.inline...)
+		if r.inline != nil {
+			r.inline = b
+		}
+		return err
+	})
+	return r, b, err
+}
+
+// forget drops the row of a chunk if it still is bad. It reports false when the row is another one by now.
+func (s *Store) forget(id artifact.Digest, bad row) (forgotten bool, err error) {
+	err = s.commit(func(tx *bbolt.Tx) error {
+		forgotten = false
+		b := tx.Bucket(bucketChunks)
+		v := b.Get(id[:])
+		if v == nil {
+			forgotten = true
+			return nil
+		}
+		r, err := decodeRow(v)
+		if err != nil || !r.sameBytes(bad) {
+			return err
+		}
+		forgotten = true
+		return b.Delete(id[:])
+	})
+	if forgotten {
+		s.losses.Add(1)
+	}
+	return forgotten, err
+}
+
+// Write keeps chunks of 1 byte to 256 KiB under their digests, durable on return. Those that are held
+// already cost a look-up. Until an artifact that has them is held or expected, they are kept for at least
+// one whole call of Collect.
+func (s *Store) Write(chunks [][]byte) error {
+	for _, c := range chunks {
+		if len(c) == 0 || len(c) > artifact.MaxChunk {
+			return fmt.Errorf("write a chunk of %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
+		}
+	}
+	ids := make([]artifact.Digest, len(chunks))
+	for i, c := range chunks {
+		ids[i] = artifact.Sum(c)
+	}
+	err := s.retryLost(func() error {
+		w := s.newWriter()
+		defer w.close()
+		for i, c := range chunks {
+			if err := w.add(ids[i], c); err != nil {
+				return err
+			}
+		}
+		return w.commit(nil)
+	})
+	if err != nil {
+		return fmt.Errorf("write %d chunks: %w", len(chunks), err)
+	}
+	return nil
+}
+
+// errLost is returned by a writer when chunks that it had found were forgotten before it was done.
+var errLost = errors.New("chunks that were held were lost meanwhile")
+
+// retryLost runs f again, a few times, when it fails with errLost.
+func (s *Store) retryLost(f func() error) (err error) {
+	for range 3 {
+		if err = f(); !errors.Is(err, errLost) {
+			return err
+		}
+	}
+	return err
+}

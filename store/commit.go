@@ -1,0 +1,96 @@
+package store
+
+import (
+	"sync"
+
+	"go.etcd.io/bbolt"
+)
+
+// maxGroup is how many changes share one transaction.
+const maxGroup = 256
+
+// commits lets changes that arrive while the disk is busy share the next transaction, and with it the
+// fsyncs. There is no timer: a lone change is written at once.
+type commits struct {
+	mu      sync.Mutex
+	busy    bool // somebody leads: runs a transaction
+	waiting []*change
+}
+
+type change struct {
+	apply func(tx *bbolt.Tx) error
+	turn  chan turn // capacity 1
+}
+
+// turn ends the wait of a change: either it was committed or failed, or it is to lead the next group.
+type turn struct {
+	lead bool
+	err  error
+}
+
+// commit runs apply in a transaction that is durable on return. Others' changes may be in the same
+// transaction, in order of arrival. apply may run more than once: it must only read and write tx.
+func (s *Store) commit(apply func(tx *bbolt.Tx) error) error {
+	c := &change{apply: apply, turn: make(chan turn, 1)}
+	q := &s.commits
+	q.mu.Lock()
+	q.waiting = append(q.waiting, c)
+	lead := !q.busy
+	q.busy = true
+	q.mu.Unlock()
+	if !lead {
+		if t := <-c.turn; !t.lead {
+			return t.err
+		}
+	}
+	return s.leadCommit()
+}
+
+// leadCommit commits a group, the first of which is the caller's, then hands the lead to the next that waits.
+func (s *Store) leadCommit() error {
+	q := &s.commits
+	q.mu.Lock()
+	n := min(len(q.waiting), maxGroup)
+	group := q.waiting[:n:n]
+	q.waiting = q.waiting[n:]
+	q.mu.Unlock()
+
+	errs := s.commitGroup(group)
+
+	q.mu.Lock()
+	if len(q.waiting) > 0 {
+		q.waiting[0].turn <- turn{lead: true}
+	} else {
+		q.busy, q.waiting = false, nil
+	}
+	q.mu.Unlock()
+	for i, other := range group[1:] {
+		other.turn <- turn{err: errs[i+1]}
+	}
+	return errs[0]
+}
+
+// commitGroup commits all in one transaction, or, when that fails, each in its own: one change that
+// finds no room does not fail its neighbours.
+func (s *Store) commitGroup(group []*change) []error {
+	errs := make([]error, len(group))
+	err := s.update(func(tx *bbolt.Tx) error {
+		for _, c := range group {
+			if err := c.apply(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		return errs
+	}
+	if len(group) == 1 {
+		errs[0] = err
+		return errs
+	}
+	for i, c := range group {
+		errs[i] = s.update(c.apply)
+	}
+	return errs
+}

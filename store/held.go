@@ -1,0 +1,178 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"meshd/store/artifact"
+)
+
+// Expect records that the bytes of root are being fetched: Collect asks about it, and as long as it is to
+// be kept spares what has arrived. Durable on return.
+func (s *Store) Expect(root artifact.Digest) error {
+	state, err := s.rootState(root)
+	if err == nil && state == 0 {
+		err = s.commit(func(tx *bbolt.Tx) error { return putRoot(tx, root, rootExpected, s.generation.Load()) })
+	}
+	if err != nil {
+		return fmt.Errorf("expect artifact %s: %w", root.Short(), err)
+	}
+	return nil
+}
+
+// putRoot sets the generation of a root and raises its state.
+func putRoot(tx *bbolt.Tx, root artifact.Digest, state byte, generation uint32) error {
+	if v := tx.Bucket(bucketRoots).Get(root[:]); v != nil {
+		state = max(state, v[0])
+	}
+	return tx.Bucket(bucketRoots).Put(root[:], binary.BigEndian.AppendUint32([]byte{state}, generation))
+}
+
+// Has reports whether all bytes of root are held: its root block, its parts, its data. The first time it
+// is true it is recorded, durably, so that Roots lists it and Collect asks about it.
+func (s *Store) Has(root artifact.Digest) (bool, error) {
+	losses := s.losses.Load()
+	s.mu.Lock()
+	at, known := s.complete[root]
+	s.mu.Unlock()
+	if known && at == losses {
+		return true, nil
+	}
+	chunks, err := s.Chunks(root)
+	if errors.Is(err, ErrMissing) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	held := false
+	err = s.retryLost(func() error {
+		held, err = s.holdAll(root, chunks)
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("record artifact %s as held: %w", root.Short(), err)
+	}
+	if !held {
+		return false, nil
+	}
+	s.mu.Lock()
+	s.complete[root] = losses
+	s.mu.Unlock()
+	return true, nil
+}
+
+// holdAll records root as held if all its chunks are. From the look on, Collect spares them.
+func (s *Store) holdAll(root artifact.Digest, chunks []artifact.Chunk) (bool, error) {
+	w := s.newWriter()
+	defer w.close()
+	state, err := s.rootState(root)
+	if err != nil {
+		return false, err
+	}
+	if state == rootHeld { // its chunks are reached by Collect, whatever their age
+		missing, err := s.Missing(chunks)
+		return err == nil && len(missing) == 0, err
+	}
+	if all, err := w.holds(chunks); err != nil || !all {
+		return false, err
+	}
+	return true, w.commit(func(tx *bbolt.Tx) error { return putRoot(tx, root, rootHeld, w.generation) })
+}
+
+// rootState returns the state recorded for root, 0 for none.
+func (s *Store) rootState(root artifact.Digest) (state byte, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		if v := tx.Bucket(bucketRoots).Get(root[:]); v != nil {
+			state = v[0]
+		}
+		return nil
+	})
+	return state, err
+}
+
+// Manifest returns the manifest of root. It wraps ErrMissing when a part of it is not held, and
+// artifact.ErrMalformed when what is held under that digest is no manifest.
+func (s *Store) Manifest(root artifact.Digest) (artifact.Manifest, error) {
+	r, entries, err := s.manifest(root)
+	if err != nil {
+		return artifact.Manifest{}, fmt.Errorf("manifest of %s: %w", root.Short(), err)
+	}
+	return artifact.Manifest{Entries: entries, Of: r.Of, Origin: r.Origin, Meta: r.Meta}, nil
+}
+
+func (s *Store) manifest(root artifact.Digest) (artifact.Root, []artifact.Entry, error) {
+	block, err := s.Read(root, nil)
+	if err != nil {
+		return artifact.Root{}, nil, err
+	}
+	r, err := artifact.DecodeRoot(block)
+	if err != nil {
+		return artifact.Root{}, nil, err
+	}
+	var parts, buf []byte
+	for _, c := range r.Parts {
+		if buf, err = s.Read(c.ID, buf); err != nil {
+			return r, nil, err
+		}
+		if len(buf) != int(c.SizeBytes) {
+			return r, nil, fmt.Errorf("part %s has %d bytes, the root block says %d: %w", c.ID.Short(), len(buf), c.SizeBytes, artifact.ErrMalformed)
+		}
+		parts = append(parts, buf...)
+	}
+	entries, err := artifact.DecodeEntries(parts, r)
+	return r, entries, err
+}
+
+// Chunks returns all that root is made of, each once: root block, parts, data, in this order. It wraps
+// ErrMissing when the root block or a part is not held; of data it looks at none.
+func (s *Store) Chunks(root artifact.Digest) ([]artifact.Chunk, error) {
+	r, entries, err := s.manifest(root)
+	if err != nil {
+		return nil, fmt.Errorf("chunks of %s: %w", root.Short(), err)
+	}
+	seen := map[artifact.Digest]struct{}{}
+	var out []artifact.Chunk
+	add := func(list ...artifact.Chunk) {
+		for _, c := range list {
+			if _, ok := seen[c.ID]; !ok {
+				seen[c.ID] = struct{}{}
+				out = append(out, c)
+			}
+		}
+	}
+	block, err := s.Read(root, nil)
+	if err != nil {
+		return nil, fmt.Errorf("chunks of %s: %w", root.Short(), err)
+	}
+	add(artifact.Chunk{ID: root, SizeBytes: uint32(len(block))})
+	add(r.Parts...)
+	for _, e := range entries {
+		add(e.Chunks...)
+	}
+	return out, nil
+}
+
+// Roots returns the roots of all artifacts that were added or that Has found complete, sorted. Bytes
+// found damaged later do not take one off the list: ask Has.
+func (s *Store) Roots() ([]artifact.Digest, error) {
+	var out []artifact.Digest
+	err := s.view(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketRoots).ForEach(func(k, v []byte) error {
+			if len(k) != len(artifact.Digest{}) || len(v) != 5 {
+				return fmt.Errorf("%w: root row of %d and %d bytes", errBroken, len(k), len(v))
+			}
+			if v[0] == rootHeld {
+				out = append(out, artifact.Digest(k))
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list artifacts: %w", err)
+	}
+	return out, nil
+}

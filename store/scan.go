@@ -1,0 +1,253 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"meshd/store/artifact"
+)
+
+// maxItems is how many files, folders and links one artifact may have.
+const maxItems = 1 << 20
+
+// fileStat tells whether a file may have changed since it was read (SPEC 9). Times are compared with
+// each other alone, never with now.
+type fileStat struct {
+	inode        uint64
+	size         int64
+	mtime, ctime int64
+}
+
+// item is a file, folder or link found on disk. name is relative to the scanned folder; disk is where it is
+// below that folder, which differs for what is reached through the link of a placed tree.
+type item struct {
+	name, disk string
+	mode       fs.FileMode
+	size       int64
+	link       string
+	stat       fileStat
+	known      bool // stat tells something
+}
+
+// scanner collects items below a folder.
+type scanner struct {
+	ctx  context.Context
+	root *os.Root
+	// inside says that the folder is a placed tree: what looks like ours in it is not.
+	inside bool
+	items  map[string]item
+}
+
+// scanAll returns everything below root, sorted by name.
+func scanAll(ctx context.Context, root *os.Root, inside bool) ([]item, error) {
+	sc := scanner{ctx: ctx, root: root, inside: inside, items: map[string]item{}}
+	if err := sc.folder("", ""); err != nil {
+		return nil, err
+	}
+	return sc.sorted(), nil
+}
+
+// scanPaths returns the given paths below root, with all below them and the folders above them.
+func scanPaths(ctx context.Context, root *os.Root, paths []string) ([]item, error) {
+	sc := scanner{ctx: ctx, root: root, items: map[string]item{}}
+	for _, p := range paths {
+		name := filepath.ToSlash(filepath.Clean(p))
+		if !filepath.IsLocal(p) || name == "." {
+			return nil, fmt.Errorf("%q is no path below %q", p, root.Name())
+		}
+		for i := range len(name) {
+			if name[i] == '/' {
+				if err := sc.above(name[:i]); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if err := sc.path(name, name); err != nil {
+			return nil, err
+		}
+	}
+	return sc.sorted(), nil
+}
+
+func (sc *scanner) sorted() []item {
+	return slices.SortedFunc(maps.Values(sc.items), func(a, b item) int { return cmp.Compare(a.name, b.name) })
+}
+
+// above takes a folder that is in the tree only because something below it is.
+func (sc *scanner) above(name string) error {
+	if _, ok := sc.items[name]; ok {
+		return nil
+	}
+	info, err := sc.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%q is no folder (%v): name what it leads to", name, info.Mode().Type())
+	}
+	return sc.take(name, name, info)
+}
+
+// path takes what is at disk, and below it, as name.
+func (sc *scanner) path(name, disk string) error {
+	info, err := sc.root.Lstat(disk)
+	if err != nil {
+		return err
+	}
+	if err := sc.take(name, disk, info); err != nil || !sc.items[name].mode.IsDir() {
+		return err
+	}
+	return sc.folder(name, sc.items[name].disk)
+}
+
+// folder takes what is in the folder at disk.
+func (sc *scanner) folder(name, disk string) error {
+	if strings.Count(name, "/") >= 64 {
+		return fmt.Errorf("%q is more than 64 folders deep", name)
+	}
+	f, err := sc.root.Open(cmp.Or(disk, "."))
+	if err != nil {
+		return err
+	}
+	list, err := f.ReadDir(-1)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	if err := sc.ctx.Err(); err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !sc.inside && isHidden(e.Name()) {
+			continue
+		}
+		if err := sc.path(path.Join(name, e.Name()), path.Join(disk, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take records one item, refusing by name what cannot be in an artifact. The link that a placed tree
+// hangs on is taken as the folder that it leads to.
+func (sc *scanner) take(name, disk string, info fs.FileInfo) error {
+	it := item{name: name, disk: disk, mode: info.Mode(), size: info.Size()}
+	if it.mode.Type() == fs.ModeSymlink {
+		target, err := sc.root.Readlink(disk)
+		if err != nil {
+			return err
+		}
+		if sc.inside || !isHidden(target) {
+			if it.link, err = shortLink(name, filepath.ToSlash(target)); err != nil {
+				return err
+			}
+		} else {
+			it.disk = path.Join(path.Dir(disk), target)
+			if info, err = sc.root.Lstat(it.disk); err != nil {
+				return err
+			}
+			if it.mode = info.Mode(); !it.mode.IsDir() {
+				return fmt.Errorf("%q leads to %q, which is no folder: place the artifact again", name, target)
+			}
+		}
+	}
+	name = cmp.Or(name, disk)
+	switch it.mode.Type() {
+	case 0:
+		if it.mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+			return fmt.Errorf("%q is setuid or setgid (%v): such a file cannot be in an artifact", name, it.mode)
+		}
+	case fs.ModeDir, fs.ModeSymlink:
+	default:
+		return fmt.Errorf("%q is no file, folder or link (%v): it cannot be in an artifact", name, it.mode)
+	}
+	if len(sc.items) >= maxItems {
+		return fmt.Errorf("more than %d files, folders and links: make several artifacts of them", maxItems)
+	}
+	it.stat, it.known = statOf(info)
+	sc.items[it.name] = it
+	return nil
+}
+
+// entry is the item as a manifest holds it, without content.
+func (it item) entry() artifact.Entry {
+	switch it.mode.Type() {
+	case fs.ModeDir:
+		return artifact.Entry{Name: it.name, Kind: artifact.Dir, Mode: uint32(it.mode.Perm())}
+	case fs.ModeSymlink:
+		return artifact.Entry{Name: it.name, Kind: artifact.Symlink, Link: it.link}
+	}
+	return artifact.Entry{Name: it.name, Kind: artifact.File, Mode: uint32(it.mode.Perm()), SizeBytes: it.size}
+}
+
+// shortLink removes from a link's target what says nothing ("./x", "x//y", "x/"), and refuses what a
+// manifest refuses. It never resolves "x/..": where that leads depends on x.
+func shortLink(name, target string) (string, error) {
+	if path.IsAbs(target) {
+		return "", fmt.Errorf("%q is a link to %q: a link in an artifact is relative", name, target)
+	}
+	var parts []string
+	for part := range strings.SplitSeq(target, "/") {
+		if part != "" && part != "." {
+			parts = append(parts, part)
+		}
+	}
+	short := cmp.Or(strings.Join(parts, "/"), ".")
+	return short, artifact.CheckLink(name, short)
+}
+
+// maxSeenChunks bounds what seenFiles remembers: about 8 MiB with the paths of small files.
+const maxSeenChunks = 1 << 16
+
+// seenFiles remembers the content of files by path and stat, so that unchanged files are not read
+// again. It is lost when meshd ends. When it is full it starts anew.
+type seenFiles struct {
+	mu     sync.Mutex
+	files  map[string]seenFile
+	chunks int
+}
+
+type seenFile struct {
+	stat   fileStat
+	chunks []artifact.Chunk // shared, never changed
+}
+
+// chunksOf returns the content of the file if it has not changed since it was put.
+func (s *seenFiles) chunksOf(file string, stat fileStat) ([]artifact.Chunk, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.files[file]
+	return f.chunks, ok && f.stat == stat
+}
+
+func (s *seenFiles) put(file string, stat fileStat, chunks []artifact.Chunk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.chunks += len(chunks) + 1 - min(len(s.files[file].chunks)+1, s.chunks)
+	if s.files == nil || s.chunks > maxSeenChunks {
+		s.files, s.chunks = map[string]seenFile{}, len(chunks)+1
+	}
+	if len(chunks) < maxSeenChunks {
+		s.files[file] = seenFile{stat: stat, chunks: chunks}
+	}
+}
+
+func (s *seenFiles) drop(file string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f, ok := s.files[file]; ok {
+		s.chunks -= len(f.chunks) + 1
+		delete(s.files, file)
+	}
+}

@@ -1,0 +1,31 @@
+//go:build !linux
+
+package store
+
+import (
+	"io/fs"
+	"os"
+	"runtime"
+)
+
+// syncData makes the bytes of f durable.
+func syncData(f *os.File) error { return f.Sync() }
+
+// syncFolder makes the names in an open folder durable. Windows cannot, and needs no such call.
+func syncFolder(f *os.File) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	return f.Sync()
+}
+
+// syncsFileSystem says that each file must be synced by itself.
+const syncsFileSystem = false
+
+func syncAll(*os.File) error { return nil }
+
+// statOf tells nothing here: without inode and change time a file is hashed at every check.
+func statOf(fs.FileInfo) (fileStat, bool) { return fileStat{}, false }
+
+// lockHolder tells nothing here.
+func lockHolder(string) string { return "" }

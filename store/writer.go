@@ -1,0 +1,254 @@
+package store
+
+import (
+	"hash/crc32"
+	"slices"
+
+	"go.etcd.io/bbolt"
+
+	"meshd/store/artifact"
+)
+
+const (
+	flushBytes  = 1 << 20  // chunks are looked up and appended to a pack in runs of this size
+	commitBytes = 64 << 20 // at most this much is written between two transactions,
+	commitRows  = 8192     // and at most this many rows go into one
+	inlineBytes = 16 << 20 // of at most this many bytes of inline chunks
+)
+
+// A writer carries one stream of chunks into packs and index. It belongs to one goroutine. What it wrote,
+// or found, is not collected before it is closed.
+type writer struct {
+	s          *Store
+	generation uint32 // when it began
+
+	// buf holds the bytes of the chunks in run, one after the other, not looked up yet.
+	buf []byte
+	run []piece
+
+	// taken are all chunks of run and rows, so that a repeated one is written once.
+	taken map[artifact.Digest]struct{}
+
+	// rows wait for the next transaction; spans are what must be synced before it.
+	rows        []newRow
+	spans       []span
+	bytes       int64
+	inlineBytes int
+}
+
+type piece struct {
+	id   artifact.Digest
+	from int
+	n    int
+}
+
+type newRow struct {
+	id artifact.Digest
+	row
+	touch bool // the chunk is held: only its generation is raised
+}
+
+func (s *Store) newWriter() *writer {
+	w := &writer{s: s, taken: map[artifact.Digest]struct{}{}}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.generation = s.generation.Load()
+	s.adding[w] = struct{}{}
+	return w
+}
+
+// close gives up what is not committed.
+func (w *writer) close() {
+	for _, sp := range w.spans {
+		w.s.packs.release(sp)
+	}
+	w.spans = nil
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	delete(w.s.adding, w)
+}
+
+// add takes a copy of a chunk.
+func (w *writer) add(id artifact.Digest, b []byte) error {
+	if _, ok := w.taken[id]; ok {
+		return nil
+	}
+	w.taken[id] = struct{}{}
+	w.run = append(w.run, piece{id: id, from: len(w.buf), n: len(b)})
+	w.buf = append(w.buf, b...)
+	if len(w.buf) < flushBytes {
+		return nil
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if w.bytes < commitBytes && len(w.rows) < commitRows && w.inlineBytes < inlineBytes {
+		return nil
+	}
+	return w.commit(nil)
+}
+
+// holds reports whether all chunks are held, and if so has them spared by Collect like written ones.
+func (w *writer) holds(chunks []artifact.Chunk) (all bool, err error) {
+	var touch []newRow
+	err = w.s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketChunks)
+		for _, c := range chunks {
+			if _, ok := w.taken[c.ID]; ok {
+				continue
+			}
+			v := b.Get(c.ID[:])
+			if v == nil {
+				return nil
+			}
+			r, err := decodeRow(v)
+			if err != nil {
+				return err
+			}
+			if r.generation < w.generation {
+				touch = append(touch, newRow{id: c.ID, touch: true})
+			}
+		}
+		all = true
+		return nil
+	})
+	if err != nil || !all {
+		return false, err
+	}
+	w.rows = append(w.rows, touch...)
+	if len(w.rows) < commitRows {
+		return true, nil
+	}
+	return true, w.commit(nil)
+}
+
+// flush looks up the run and appends what is new to a pack, or to the rows when it is small.
+func (w *writer) flush() error {
+	var fresh []piece
+	err := w.s.view(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucketChunks)
+		for _, p := range w.run {
+			v := b.Get(p.id[:])
+			if v == nil {
+				fresh = append(fresh, p)
+				continue
+			}
+			r, err := decodeRow(v)
+			if err != nil {
+				return err
+			}
+			if r.generation < w.generation {
+				w.rows = append(w.rows, newRow{id: p.id, touch: true})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	first, kept := len(w.rows), 0
+	for _, p := range fresh {
+		b := w.buf[p.from : p.from+p.n]
+		r := newRow{id: p.id, row: row{generation: w.generation, crc: crc32.Checksum(b, castagnoli), n: uint32(p.n)}}
+		if p.n <= maxInline {
+			r.inline = append([]byte{}, b...)
+			r.n = 0
+			w.inlineBytes += p.n
+		} else {
+			r.off = uint32(kept)
+			kept += copy(w.buf[kept:], b)
+		}
+		w.rows = append(w.rows, r)
+	}
+	w.run = w.run[:0]
+	b := w.buf[:kept]
+	w.buf = w.buf[:0]
+	if kept == 0 {
+		return nil
+	}
+	if err := w.s.step("append"); err != nil {
+		return err
+	}
+	at, err := w.s.packs.append(b)
+	if err != nil {
+		return err
+	}
+	w.bytes += int64(kept)
+	w.spans = append(w.spans, at)
+	for i := range w.rows[first:] {
+		if r := &w.rows[first+i]; r.inline == nil && !r.touch {
+			r.pack, r.off = at.pack.number, r.off+uint32(at.from)
+		}
+	}
+	return nil
+}
+
+// commit makes everything added so far durable: the packs first, then the rows in one transaction,
+// together with what extra writes.
+func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if len(w.rows) == 0 && extra == nil {
+		return nil
+	}
+	ends := map[*pack]span{}
+	for _, sp := range w.spans {
+		if sp.to > ends[sp.pack].to {
+			ends[sp.pack] = sp
+		}
+	}
+	for _, sp := range ends {
+		if err := w.s.packs.sync(sp); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(w.rows, func(a, b newRow) int { return a.id.Compare(b.id) })
+	if err := w.s.step("before commit"); err != nil {
+		return err
+	}
+	err := w.s.commit(func(tx *bbolt.Tx) error {
+		if err := w.putRows(tx); err != nil {
+			return err
+		}
+		for k, sp := range ends {
+			if err := raisePackEnd(tx, k.number, sp.to); err != nil {
+				return err
+			}
+		}
+		if extra != nil {
+			return extra(tx)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, sp := range w.spans {
+		w.s.packs.release(sp)
+	}
+	w.rows, w.spans, w.bytes, w.inlineBytes = w.rows[:0], nil, 0, 0
+	clear(w.taken)
+	return w.s.step("after commit")
+}
+
+func (w *writer) putRows(tx *bbolt.Tx) error {
+	b := tx.Bucket(bucketChunks)
+	for _, n := range w.rows {
+		r := n.row
+		if v := b.Get(n.id[:]); v != nil {
+			held, err := decodeRow(v)
+			if err != nil {
+				return err
+			}
+			r = held // somebody else wrote it meanwhile: ours becomes dead bytes of a pack
+			r.generation = max(held.generation, w.generation)
+		} else if n.touch {
+			return errLost
+		}
+		if err := b.Put(n.id[:], r.encode()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
