@@ -240,7 +240,7 @@ func (c *Catalog) judge(logs map[LogID]bool, peer id.Node) (short int) {
 		if h.gap && !h.told {
 			h.told = true
 			short++
-			c.cfg.Log.Warn("peer passes a log on with records left out", "peer", peer.Short(), "log", log.String())
+			c.cfg.Log.Warn("log stays incomplete: this peer left records out, or the origin forked it", "peer", peer.Short(), "log", log.String())
 		}
 		h.gap = true
 	}

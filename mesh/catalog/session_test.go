@@ -1,0 +1,542 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meshd/mesh/id"
+	"meshd/mesh/wire"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestNewRecordsReachThePeerAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newWorld(t, 3).openAll(t)
+		status(t, all[0], 1)
+		publish(t, all[1], "app", 1, 1)
+		ab, bc := join(all[0], all[1]), join(all[1], all[2])
+		synctest.Wait()
+		alike(t, all...)
+		for _, c := range all {
+			if !c.OwnChecked() {
+				t.Error("compared, and the own head is not checked")
+			}
+		}
+		start := time.Now()
+		publish(t, all[0], "lib", 1, 1) // over two hops
+		publish(t, all[2], "lib", 1, 1)
+		synctest.Wait()
+		alike(t, all...)
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it took %s", took)
+		}
+		select {
+		case <-all[2].Changed():
+		default:
+			t.Error("nobody was told")
+		}
+		if err := errors.Join(ab.end(), bc.end()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestEqualCatalogsCostLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newWorld(t, 2).openAll(t)
+		status(t, all[0], 1)
+		publish(t, all[1], "app", 1, 1)
+		j := join(all[0], all[1])
+		synctest.Wait()
+		alike(t, all...)
+		before := j.bytes()
+		all[0].Kick(all[1].self)
+		synctest.Wait()
+		cost := j.bytes() - before
+		t.Logf("equal catalogs: %d bytes", cost)
+		if cost == 0 || cost > 100 {
+			t.Errorf("comparing equal catalogs costs %d bytes, want 1 to 100", cost)
+		}
+		before = j.bytes()
+		time.Sleep(10 * keepAlive) // virtual
+		if cost := j.bytes() - before; cost > 10*2*100 {
+			t.Errorf("ten idle minutes cost %d bytes", cost)
+		}
+		if err := j.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestConvergence: two to five catalogs, each with its own history, over links that come, go and are cut
+// mid-frame, all end equal.
+func TestConvergence(t *testing.T) {
+	w := newWorld(t, 5)
+	for seed := range uint64(50) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			n := 2 + random.IntN(4)
+			all := make([]*Catalog, n)
+			for i := range all {
+				all[i] = w.open(t, i, newShelf())
+			}
+			for range 40 + random.IntN(100) {
+				disturb(t, w, random, all)
+			}
+			synctest.Wait()
+			var links []*joined
+			for i := 1; i < n; i++ {
+				links = append(links, join(all[i], all[random.IntN(i)]))
+			}
+			synctest.Wait()
+			for _, l := range links {
+				if err := l.end(); err != nil {
+					t.Errorf("seed %d: %v", seed, err)
+				}
+			}
+			alike(t, all...)
+			for _, h := range all[0].set.order {
+				if !h.complete() && h.forked == nil {
+					t.Errorf("seed %d: log %s is incomplete", seed, h.id)
+				}
+			}
+			alike(t, all[0], w.open(t, 0, all[0].cfg.Shelf))
+			if t.Failed() {
+				t.Fatalf("seed %d", seed)
+			}
+		})
+	}
+}
+
+// disturb does one random thing to one of the catalogs.
+func disturb(t *testing.T, w *world, random *rand.Rand, all []*Catalog) {
+	i := random.IntN(len(all))
+	c := all[i]
+	name := fmt.Sprint("app", random.IntN(4))
+	switch random.IntN(12) {
+	case 0:
+		must(c.Append(KindWithdraw, name, must(EncodeWithdraw(WithdrawBody{}))(t), 0))(t)
+	case 1:
+		status(t, c, random.IntN(100))
+	case 2:
+		all[i] = w.open(t, i, c.cfg.Shelf) // a crash
+	case 3:
+		if err := c.NewEpoch(); err != nil {
+			t.Fatal(err)
+		}
+	case 4, 5, 6: // a link for some bytes
+		o := all[(i+1+random.IntN(len(all)-1))%len(all)]
+		x, y := net.Pipe()
+		l := joinOver(c, o, &short{Conn: x, left: random.IntN(4000)}, y)
+		publish(t, c, name, random.Uint64N(100)+1, 1+random.IntN(3))
+		synctest.Wait()
+		_ = l.end() // cut or not
+	default:
+		publish(t, c, name, random.Uint64N(100)+1, 1+random.IntN(3))
+	}
+}
+
+// short is a stream that breaks after some bytes.
+type short struct {
+	net.Conn
+	left int
+}
+
+func (s *short) Write(b []byte) (int, error) {
+	if len(b) > s.left {
+		_, _ = s.Conn.Write(b[:s.left])
+		_ = s.Close()
+		return 0, io.ErrClosedPipe
+	}
+	s.left -= len(b)
+	return s.Conn.Write(b)
+}
+
+// TestACutSyncGoesOn: what came before a cut is not sent again.
+func TestACutSyncGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		a, b := w.open(t, 0, newShelf()), w.open(t, 1, newShelf())
+		const records = 5000
+		fill(t, a, records)
+		x, y := net.Pipe()
+		all := size(t, a)
+		l := joinOver(a, b, &short{Conn: x, left: all / 2}, y)
+		synctest.Wait()
+		_ = l.end()
+		had := b.Stats().Records
+		if had < 1000 || had >= records {
+			t.Fatalf("%d records after half of the bytes", had)
+		}
+		b = w.open(t, 1, b.cfg.Shelf)
+		l = join(a, b)
+		synctest.Wait()
+		alike(t, a, b)
+		if err := l.end(); err != nil {
+			t.Error(err)
+		}
+		if rest := l.bytes(); rest > all*(records-had)/records+all/20 {
+			t.Errorf("%d of %d records were there, and %d of %d bytes were sent again", had, records, rest, all)
+		}
+	})
+}
+
+// fill gives a catalog many records quickly.
+func fill(tb testing.TB, c *Catalog, records int) {
+	tb.Helper()
+	for i := range records {
+		publish(tb, c, fmt.Sprintf("fill/%05d", i), 1, 1)
+	}
+}
+
+// size is the bytes of all records.
+func size(tb testing.TB, c *Catalog) int {
+	n := 0
+	for _, h := range c.set.order {
+		for _, e := range h.recs {
+			n += len(must(e.Encode())(tb))
+		}
+	}
+	return n
+}
+
+// through joins a and b over a proxy that may change the frames to b.
+func through(a, b *Catalog, edit func(kind byte, body []byte) []byte) *joined {
+	ax, ap := net.Pipe()
+	bx, bp := net.Pipe()
+	go func() { _ = proxy(ap, bp, edit); _ = ap.Close(); _ = bp.Close() }()
+	go func() {
+		_ = proxy(bp, ap, func(_ byte, b []byte) []byte { return b })
+		_ = ap.Close()
+		_ = bp.Close()
+	}()
+	return joinOver(a, b, ax, bx)
+}
+
+func TestARelayThatHoldsBackIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := newWorld(t, 3).openAll(t)
+		origin, victim, honest := all[0], all[1], all[2]
+		publish(t, origin, "app", 1, 3)
+		held := publish(t, origin, "app", 2, 3)
+		publish(t, origin, "app", 3, 3)
+		give(t, honest, origin)
+		drop := func(kind byte, body []byte) []byte {
+			if kind != framePage {
+				return body
+			}
+			f := must(decodeFrame[pageFrame](body))(t)
+			f.Records = slices.DeleteFunc(f.Records, func(b []byte) bool {
+				r := must(DecodeRecord(b))(t)
+				return r.Log == held.Log && r.Seq == held.Seq
+			})
+			return must(wire.Marshal(sessionVersion, &f))(t)
+		}
+		bad := through(origin, victim, drop)
+		synctest.Wait()
+		if victim.Stats().Incomplete != 1 {
+			t.Errorf("%d logs told incomplete, want 1", victim.Stats().Incomplete)
+		}
+		if victim.set.logs[held.Log].complete() {
+			t.Error("the log seems whole")
+		}
+		if n := bad.bytes(); n > 20_000 {
+			t.Errorf("the two talked %d bytes about it", n)
+		}
+		good := join(honest, victim) // while the bad one is still there
+		synctest.Wait()
+		alike(t, all...)
+		if !victim.set.logs[held.Log].complete() {
+			t.Error("the log is not whole")
+		}
+		if err := errors.Join(bad.end(), good.end()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestForkSpreadsAndHeals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		disk := newShelf()
+		before := w.open(t, 0, disk)
+		publish(t, before, "app", 1, 2)
+		after := w.open(t, 0, disk.clone())
+		for i := range uint64(3) {
+			publish(t, before, fmt.Sprint("before", i), 1, 1)
+			publish(t, after, fmt.Sprint("after", i), 1, 1)
+			publish(t, after, "app", i+2, 2)
+		}
+		b, c, d := w.open(t, 1, newShelf()), w.open(t, 2, newShelf()), w.open(t, 3, newShelf())
+		give(t, b, before) // before is gone; only b and c know its branch
+		give(t, c, b)
+		give(t, d, after)
+		links := []*joined{join(b, c), join(c, d), join(d, after)}
+		synctest.Wait()
+		alike(t, b, c, d, after)
+		for _, x := range []*Catalog{b, c, d, after} {
+			if got := len(x.Live(ScopeMain, KindArtifact, "")); got != 8 {
+				t.Errorf("%d of 8 live artifacts of both branches", got)
+			}
+		}
+		epoch := after.Epoch()
+		if epoch == before.Epoch() {
+			t.Error("the forked epoch goes on")
+		}
+		publish(t, after, "app", 9, 2)
+		synctest.Wait()
+		alike(t, b, c, d, after)
+		if got := fmt.Sprint(names(b.Live(ScopeMain, KindArtifact, "app"))); !strings.Contains(got, "app@1]") {
+			t.Errorf("live apps %s", got)
+		}
+		for _, l := range links {
+			if err := l.end(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestSessionEndsOnBadInput(t *testing.T) {
+	frames := func(list ...any) []byte {
+		var b strings.Builder
+		for i := 0; i < len(list); i += 2 {
+			body, ok := list[i+1].([]byte)
+			if !ok {
+				body = must(wire.Marshal(sessionVersion, list[i+1]))(t)
+			}
+			if err := wire.WriteFrame(&b, byte(list[i].(int)), body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return []byte(b.String())
+	}
+	w := newWorld(t, 2)
+	big := w.open(t, 0, newShelf())
+	fill(t, big, 3)
+	forged := everything(t, big)[1].Record
+	forged.Sig[0]++
+	oversize := forged
+	oversize.Body = make([]byte, 1100)
+	var tooMany pageFrame
+	for range maxPageRecords + 1 {
+		tooMany.Records = append(tooMany.Records, []byte{1})
+	}
+	cert := must(everything(t, big)[0].Encode())(t)
+	tests := []struct {
+		name string
+		sent []byte
+		want string
+	}{
+		{"garbage", []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), "bytes of a frame"},
+		{"an unknown frame", frames(99, []byte{1, 0x90}), "kind 99"},
+		{"an answer to no question", frames(frameSame, &sameFrame{}), "out of place"},
+		{"heads that nobody asked for", frames(frameHeads, &headsFrame{Last: true, Unlike: []byte{1}}), "out of place"},
+		{"wants that nobody asked for", frames(frameWant, &wantFrame{}), "out of place"},
+		{"buckets that do not add up", frames(frameBuckets, &bucketsFrame{3, []byte{1}}), "buckets"},
+		{"a cut line", frames(frameHeads, &headsFrame{Lines: []byte{1, 2, 3}}), "cut"},
+		{"a bare page", frames(framePage, []byte{1, 0x91, 0x91, 0xc4}), "message"},
+		{"too many records", frames(framePage, &tooMany), "array"},
+		{"no record", frames(framePage, &pageFrame{[][]byte{{1, 2, 3}}}), "record"},
+		{"an oversize record", frames(framePage, &pageFrame{[][]byte{must(oversize.Encode())(t)}}), "bytes of a record"},
+		{"a forged record", frames(framePage, &pageFrame{[][]byte{cert, must(forged.Encode())(t)}}), "signature"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := w.open(t, 1, newShelf())
+				x, y := net.Pipe()
+				got := make(chan error, 1)
+				go func() { got <- c.Session(t.Context(), x, w.ids[0].ID()) }()
+				go func() { _, _ = io.Copy(io.Discard, y) }()
+				_, _ = y.Write(tt.sent)
+				synctest.Wait()
+				_ = y.Close()
+				err := <-got
+				if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), w.ids[0].ID().Short()) {
+					t.Errorf("Session = %v, want one that names the peer and %q", err, tt.want)
+				}
+				if s := c.Stats(); s.Refused != 1 || s.Records != 0 {
+					t.Errorf("counted %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestASlowPeerNeverBlocksAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		a, b := w.open(t, 0, newShelf()), w.open(t, 1, newShelf())
+		x, y := net.Pipe()
+		slow := &gate{Conn: y, open: make(chan struct{})}
+		l := joinOver(a, b, x, slow)
+		fill(t, a, maxPushes+10) // b reads nothing meanwhile
+		if a.Stats().Overflows == 0 {
+			t.Error("the queue has no end")
+		}
+		close(slow.open)
+		synctest.Wait()
+		alike(t, a, b)
+		if err := l.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// gate is a stream from which nothing is read until it opens.
+type gate struct {
+	net.Conn
+	open chan struct{}
+}
+
+func (g *gate) Read(b []byte) (int, error) {
+	<-g.open
+	return g.Conn.Read(b)
+}
+
+func TestASilentPeerIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		c := w.open(t, 0, newShelf())
+		x, y := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, y) }()
+		start := time.Now()
+		err := c.Session(t.Context(), x, w.ids[1].ID())
+		_ = y.Close()
+		if err == nil || time.Since(start) > silenceMax {
+			t.Errorf("Session = %v after %s", err, time.Since(start))
+		}
+	})
+}
+
+func TestSessionEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		c := w.open(t, 0, newShelf())
+		x, y := net.Pipe() // y is never read: the writer is stuck in Write
+		ctx, cancel := context.WithCancel(t.Context())
+		got := make(chan error, 1)
+		go func() { got <- c.Session(ctx, x, id.Node{0xff}) }()
+		synctest.Wait()
+		cancel()
+		if err := <-got; err != nil {
+			t.Errorf("Session = %v", err)
+		}
+		_ = y.Close()
+	})
+}
+
+func TestAFullDiskHarmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		a, disk := w.open(t, 0, newShelf()), newShelf()
+		b := w.open(t, 1, disk)
+		fill(t, a, 10)
+		disk.fault = func() (bool, error) { return false, errDisk }
+		l := join(a, b)
+		synctest.Wait()
+		if err := l.end(); !errors.Is(err, errDisk) || b.Stats().Refused != 0 {
+			t.Errorf("sessions ended with %v, %d refused", err, b.Stats().Refused)
+		}
+		disk.fault = nil
+		l = join(a, b)
+		synctest.Wait()
+		alike(t, a, b)
+		if err := l.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestManyAppendAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		a, b := w.open(t, 0, newShelf()), w.open(t, 1, newShelf())
+		l := join(a, b)
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				for j := range 20 {
+					if _, err := a.Append(KindPlaced, fmt.Sprint(i, j), nil, 0); err != nil {
+						t.Error(err)
+					}
+					_ = a.Live(ScopeMain, KindPlaced, "")
+					_ = b.Root()
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		alike(t, a, b)
+		if n := len(b.Live(ScopeMain, KindPlaced, "")); n != 160 {
+			t.Errorf("%d of 160 arrived", n)
+		}
+		if err := l.end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// script is a stream that says what it was given and takes everything.
+type script struct {
+	net.Conn
+	io.Reader
+}
+
+func (s *script) Read(b []byte) (int, error)     { return s.Reader.Read(b) }
+func (*script) Write(b []byte) (int, error)      { return len(b), nil }
+func (*script) Close() error                     { return nil }
+func (*script) SetReadDeadline(time.Time) error  { return nil }
+func (*script) SetWriteDeadline(time.Time) error { return nil }
+
+func FuzzSession(f *testing.F) {
+	w := newWorld(f, 3)
+	full := w.open(f, 0, newShelf())
+	fill(f, full, 5)
+	for _, peer := range []*Catalog{w.open(f, 2, newShelf()), full} { // what real sessions say is where it begins
+		listener := w.open(f, 1, newShelf())
+		x, y := net.Pipe()
+		var said strings.Builder
+		l := joinOver(peer, listener, x, &tap{Conn: y, said: &said})
+		<-listener.Checked()
+		_ = l.end()
+		f.Add([]byte(said.String()))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := w.open(t, 1, newShelf())
+		_ = c.Session(t.Context(), &script{Reader: strings.NewReader(string(b))}, w.ids[2].ID())
+		for _, h := range c.set.order {
+			for _, e := range h.recs {
+				if key, ok := c.Key(e.Log.Origin); !ok || e.Verify(key) != nil {
+					t.Errorf("record %d of %s was stored unverified", e.Seq, e.Log)
+				}
+			}
+		}
+	})
+}
+
+// tap keeps what is read.
+type tap struct {
+	net.Conn
+	said *strings.Builder
+}
+
+func (p *tap) Read(b []byte) (int, error) {
+	n, err := p.Conn.Read(b)
+	p.said.Write(b[:n])
+	return n, err
+}

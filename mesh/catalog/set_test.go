@@ -1,0 +1,210 @@
+package catalog
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"testing"
+
+	"meshd/mesh/id"
+
+	"pgregory.net/rapid"
+)
+
+// write appends to the newest state of a log as its origin would, and returns the entry.
+func write(s *set, log LogID, kind uint8, name string, keep int, text string) *entry {
+	e := &entry{
+		Record: Record{Log: log, Seq: 1, Kind: kind, Name: name, Body: []byte(text)},
+		hash:   sha256.Sum256(fmt.Append(nil, log, kind, name, keep, text)), keep: keep,
+	}
+	if h := s.logs[log]; h != nil {
+		e.Seq = h.last() + 1
+	}
+	after := newSet()
+	if h := s.logs[log]; h != nil {
+		for _, r := range h.recs {
+			after.add(r)
+		}
+	}
+	after.add(e)
+	e.Live = after.logs[log].sum.digest()
+	s.add(e)
+	return e
+}
+
+// drawHistory writes a random history of few origins, epochs and names.
+func drawHistory(t *rapid.T, s *set, label string) []*entry {
+	var all []*entry
+	for i := range rapid.IntRange(1, 40).Draw(t, label) {
+		kind := rapid.SampledFrom([]uint8{KindArtifact, KindArtifact, KindWithdraw, KindPlaced, KindStatus}).Draw(t, "kind")
+		log := LogID{id.Node{1 + byte(rapid.IntRange(0, 1).Draw(t, "origin"))}, uint64(rapid.IntRange(1, 2).Draw(t, "epoch")), scopeOf(kind)}
+		name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name")
+		keep := 0
+		if kind == KindArtifact {
+			keep = rapid.IntRange(1, 4).Draw(t, "keep")
+		}
+		all = append(all, write(s, log, kind, name, keep, fmt.Sprint(label, i)))
+	}
+	return all
+}
+
+func settled(s *set) *set {
+	s.settle()
+	return s
+}
+
+// TestMergeIsASet: whatever order, repetition and whatever relays drop as needless, one result; and so for
+// two branches of a forked log.
+func TestMergeIsASet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		origin := newSet()
+		common := drawHistory(t, origin, "common")
+		branch := newSet()
+		for _, e := range common {
+			branch.add(e)
+		}
+		records := slices.Concat(common, drawHistory(t, origin, "one"))
+		fork := rapid.Bool().Draw(t, "fork")
+		if fork {
+			records = append(records, drawHistory(t, branch, "two")...)
+		}
+		want := newSet()
+		for _, e := range records {
+			want.add(e)
+		}
+		settled(want)
+
+		// Two relays hear any part in any order, a third hears what they still hold, and the rest.
+		relays := []*set{newSet(), newSet()}
+		for _, e := range rapid.Permutation(records).Draw(t, "order") {
+			relays[rapid.IntRange(0, 1).Draw(t, "relay")].add(e)
+		}
+		last := newSet()
+		for range 2 { // twice: repetition
+			for _, r := range relays {
+				for _, h := range r.order {
+					for _, e := range rapid.Permutation(h.recs).Draw(t, "sent") {
+						last.add(e)
+					}
+				}
+			}
+		}
+		if settled(last).root != want.root {
+			t.Fatalf("roots differ:\n%s\n%s", lines(want), lines(last))
+		}
+		for _, h := range last.order {
+			if !fork && (h.forked != nil || !h.complete()) {
+				t.Fatalf("log %s: forked %v, complete %v", h.id, h.forked != nil, h.complete())
+			}
+		}
+	})
+}
+
+// TestEveryPrefixOfALogIsComplete: a node that has heard a log up to any point can tell.
+func TestEveryPrefixOfALogIsComplete(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		origin, heard := newSet(), newSet()
+		for _, e := range drawHistory(t, origin, "log") {
+			heard.add(e)
+			h := heard.logs[e.Log]
+			if !h.complete() || h.sealed != e.Seq {
+				t.Fatalf("after %d of %s: complete %v, sealed %d", e.Seq, e.Log, h.complete(), h.sealed)
+			}
+			if h.forked != nil {
+				t.Fatalf("an honest log counts as forked after %d", e.Seq)
+			}
+		}
+	})
+}
+
+// TestAMissingRecordIsNoticed: a relay that leaves out one live record can not pass the log off as whole,
+// nor as forked.
+func TestAMissingRecordIsNoticed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		origin := newSet()
+		drawHistory(t, origin, "log")
+		h := rapid.SampledFrom(origin.order).Draw(t, "of")
+		out := rapid.IntRange(0, len(h.recs)-1).Draw(t, "left out")
+		heard := newSet()
+		for i, e := range h.recs {
+			if i != out {
+				heard.add(e)
+			}
+		}
+		if got := heard.logs[h.id]; got != nil && got.complete() && got.last() == h.last() {
+			t.Fatal("a log with a record left out seems whole")
+		}
+		heard.add(h.recs[out]) // late, out of order
+		if got := heard.logs[h.id]; !got.complete() || got.forked != nil {
+			t.Fatalf("with the record it is complete %v, forked %v", got.complete(), got.forked != nil)
+		}
+	})
+}
+
+func TestForkIsProven(t *testing.T) {
+	log := LogID{id.Node{1}, 1, ScopeMain}
+	one, two := newSet(), newSet()
+	for i := range 8 {
+		e := write(one, log, KindArtifact, "common", 3, fmt.Sprint(i))
+		two.add(e)
+	}
+	a := write(one, log, KindArtifact, "a", 1, "a9")
+	b := write(two, log, KindArtifact, "b", 1, "b9")
+	write(two, log, KindPlaced, "p", 0, "b10")
+
+	if c := one.add(b); c.forked == nil {
+		t.Error("two records of one seq are not taken for a fork")
+	}
+	if c := two.add(a); c.forked == nil {
+		t.Error("a record that the signed live set leaves out is not taken for a fork")
+	}
+	for _, s := range []*set{one, two} {
+		f := s.logs[log].forked
+		if f.A.Log != log || f.B.Log != log || f.A.Seq > f.B.Seq {
+			t.Errorf("proof is %d and %d of %s", f.A.Seq, f.B.Seq, f.A.Log)
+		}
+	}
+}
+
+func TestLiveReadsEpochsAsOneLog(t *testing.T) {
+	s := newSet()
+	first, second := LogID{id.Node{1}, 1, ScopeMain}, LogID{id.Node{1}, 2, ScopeMain}
+	other := LogID{id.Node{2}, 1, ScopeMain}
+	write(s, first, KindArtifact, "app", 2, "1")
+	write(s, first, KindArtifact, "app", 2, "2")
+	write(s, second, KindArtifact, "app", 2, "3")
+	write(s, other, KindArtifact, "app", 2, "4")
+	write(s, first, KindArtifact, "gone", 1, "5")
+	write(s, second, KindWithdraw, "gone", 0, "6")
+	write(s, other, KindArtifact, "apple", 1, "7")
+	settled(s)
+	tests := []struct {
+		prefix string
+		want   string
+	}{
+		{"", "[2 3 4 7]"},
+		{"app", "[2 3 4 7]"},
+		{"appl", "[7]"},
+		{"gone", "[]"},
+		{"z", "[]"},
+	}
+	for _, tt := range tests {
+		var got []string
+		s.live(kindKey{ScopeMain, KindArtifact}, tt.prefix, func(e *entry) { got = append(got, string(e.Body)) })
+		if fmt.Sprint(got) != tt.want {
+			t.Errorf("live %q = %v, want %s", tt.prefix, got, tt.want)
+		}
+	}
+}
+
+func lines(s *set) string {
+	out := ""
+	for _, h := range s.order {
+		out += h.id.String() + ":"
+		for _, e := range h.recs {
+			out += fmt.Sprintf(" %d/%d/%s", e.Seq, e.Kind, e.Name)
+		}
+		out += "\n"
+	}
+	return out
+}
