@@ -103,6 +103,9 @@ func InitNode(dir, name string, tags map[string]string, now time.Time) (*Node, e
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
 	if err := trust.SaveKey(filepath.Join(dir, rootKeyFile), root); err != nil {
 		return nil, err
 	}

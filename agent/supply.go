@@ -221,9 +221,10 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 }
 
 // waitOwnHead lets a peer tell of records that this node published before its store was lost or restored,
-// so that no version is given out twice. Alone, a node waits once and goes on.
+// so that no version is given out twice. Alone, a node waits once and goes on; the first node of a mesh,
+// which knows nobody, has nobody to ask.
 func (s *supply) waitOwnHead(ctx context.Context) error {
-	if s.a.mesh.OwnChecked() {
+	if s.a.mesh.OwnChecked() || !s.a.mesh.KnowsOthers() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Until(s.a.started.Add(ownHeadWait)))
@@ -425,6 +426,9 @@ func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string
 		return false, "", err
 	}
 	ok, why, err := s.a.store.Placed(ctx, root, o)
+	if errors.Is(err, store.ErrMissing) {
+		return false, "its bytes are not here", nil
+	}
 	if err != nil || !ok {
 		return false, why, err
 	}

@@ -271,3 +271,16 @@ func (m *Mesh) WaitOwnChecked(ctx context.Context) error {
 		return ctx.Err()
 	}
 }
+
+// KnowsOthers reports whether this node has ever heard of another, or was told of one.
+func (m *Mesh) KnowsOthers() bool {
+	if len(m.cfg.Seeds) > 0 {
+		return true
+	}
+	for _, p := range m.link.Peers() {
+		if p.ID != m.self {
+			return true
+		}
+	}
+	return false
+}

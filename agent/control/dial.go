@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -80,7 +81,9 @@ func dialPlace(ctx context.Context, place string) (net.Conn, error) {
 	if !isUnix {
 		return d.DialContext(ctx, "tcp", strings.TrimPrefix(place, "http://"))
 	}
-	if dir := filepath.Dir(path); strings.HasPrefix(dir, "/tmp/meshd-") && dir != shortFolder(ownerOf(dir)) {
+	dir := filepath.Dir(path)
+	uid, isShort := strings.CutPrefix(dir, "/tmp/meshd-")
+	if _, err := strconv.Atoi(uid); isShort && err == nil && dir != shortFolder(ownerOf(dir)) {
 		return nil, errors.New("its folder belongs to somebody else")
 	}
 	return d.DialContext(ctx, "unix", path)
