@@ -34,6 +34,7 @@ type book struct {
 	peers   map[id.Node]*entry
 	byShort map[shortID]*entry
 	dirty   map[id.Node]bool // to be saved or, when gone from peers, deleted
+	held    int              // letters of all entries
 }
 
 // An entry is one peer of the book, guarded by book.mu.
@@ -52,7 +53,22 @@ type entry struct {
 	heard     bool // boot and window are of a stream that TLS vouched for
 	window    window
 	nextFetch time.Time
+	held      []letter // that wait for the first stream of both runs
 }
+
+// A letter is a packet that is not sealed yet.
+type letter struct {
+	kind byte
+	b    []byte
+	at   time.Time
+}
+
+// Limits of packets that wait for a stream.
+const (
+	heldPackets = 8   // for one peer; the oldest gives way
+	heldInAll   = 256 // then none is held any more
+	heldFor     = 2 * time.Second
+)
 
 // seenEvery is how far LastSeen on disk may be behind.
 const seenEvery = 10 * time.Minute
@@ -170,6 +186,7 @@ func (l *Link) Forget(n id.Node) {
 	if e := b.peers[n]; e != nil {
 		delete(b.peers, n)
 		delete(b.byShort, short(n))
+		b.held -= len(e.held)
 		b.touchLocked(e)
 	}
 }
@@ -232,8 +249,8 @@ func (b *book) sent(cert *trust.Cert) uint64 {
 }
 
 // met notes what a stream with the verified peer of cert told. from is its far end; dialled says that this
-// node opened it, so that from is where the peer listens.
-func (b *book) met(cert *trust.Cert, p preface, from netip.AddrPort, dialled bool) {
+// node opened it, so that from is where the peer listens. It returns the packets that waited for this.
+func (b *book) met(cert *trust.Cert, p preface, from netip.AddrPort, dialled bool) (held []letter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.entryLocked(cert.ID)
@@ -245,17 +262,20 @@ func (b *book) met(cert *trust.Cert, p preface, from netip.AddrPort, dialled boo
 	if news {
 		e.boot, e.heard, e.window = p.Boot, true, since(p.Sent)
 	}
+	held, e.held = e.held, nil
+	b.held -= len(held)
 	if !dialled {
 		from = netip.AddrPortFrom(from.Addr(), p.Port)
 	}
 	// A packet's source is better than the guess behind an inbound stream, until the peer moves.
 	if !from.IsValid() || p.Port == 0 || (!dialled && !news && e.route.IsValid() && e.route.Addr() == from.Addr()) {
-		return
+		return held
 	}
 	if e.route != from {
 		e.route = from
 		b.touchLocked(e)
 	}
+	return held
 }
 
 // A ticket is what one packet to a peer needs.
@@ -265,12 +285,31 @@ type ticket struct {
 	route   netip.AddrPort
 }
 
-// prepare draws the counter of the next packet to n; ok is false where its key or address is not known.
+// hold keeps a packet for n until the first stream, which met tells of.
+func (b *book) hold(n id.Node, l letter) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.peers[n]
+	switch {
+	case e == nil || e.revoked:
+		return
+	case len(e.held) >= heldPackets:
+		e.held = append(e.held[:0], e.held[1:]...)
+	case b.held >= heldInAll:
+		return
+	default:
+		b.held++
+	}
+	e.held = append(e.held, l)
+}
+
+// prepare draws the counter of the next packet to n; ok is false where its key or address is not known,
+// or no stream has told it of this run: it would refuse the packet.
 func (b *book) prepare(n id.Node) (t ticket, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.peers[n]
-	if e == nil || e.pair == nil || e.revoked || e.sent >= maxCounter {
+	if e == nil || e.pair == nil || e.revoked || !e.heard || e.sent >= maxCounter {
 		return ticket{}, false
 	}
 	route := e.route

@@ -251,7 +251,7 @@ func (l *Link) serve(c *Conn) error {
 		return err
 	}
 	from := addrPort(c.raw.RemoteAddr())
-	l.book.met(cert, heard, from, false)
+	l.sendHeld(cert.ID, l.book.met(cert, heard, from, false))
 	l.members[proto](l.life, *cert, c)
 	return nil
 }

@@ -170,7 +170,7 @@ func (l *Link) greet(ctx context.Context, c *Conn, proto string, want id.Node) (
 	if err := c.raw.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), true)
+	l.sendHeld(cert.ID, l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), true))
 	return cert, nil
 }
 

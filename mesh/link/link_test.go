@@ -366,6 +366,7 @@ func TestCutLinkEndsInTimeAndHeals(t *testing.T) {
 			t.Errorf("dial over a cut link: %v after %v", err, took)
 		}
 		must(t, a.Send(b.self, 't', []byte("lost")))
+		synctest.Wait()
 		w.net.Heal(addr(1), addr(2))
 		must(t, echoOn(live, "after"))
 		must(t, live.Close())

@@ -29,11 +29,10 @@ func TestMemoryStreamIsANetConn(t *testing.T) {
 
 func memPair(t *testing.T, m *Memory) (dialled, accepted net.Conn, l net.Listener) {
 	t.Helper()
-	l, p, err := m.Host(addr(2)).Listen("")
-	if err == nil {
+	if _, _, err := m.Host(addr(2)).Listen(""); err == nil {
 		t.Fatal("Listen took an address without a port")
 	}
-	l, p, err = m.Host(addr(2)).Listen(":0")
+	l, p, err := m.Host(addr(2)).Listen(":0")
 	must(t, err)
 	must(t, p.Close())
 	dialled, err = m.Host(addr(1)).Dial(context.Background(), addr(2))

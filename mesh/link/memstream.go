@@ -43,7 +43,7 @@ func newMemStreams(m *Memory, host, farHost string, local, remote net.Addr) (nea
 func (s *memStream) Read(b []byte) (int, error) {
 	for {
 		s.net.mu.Lock()
-		n, err, wake := s.readLocked(b)
+		n, wake, err := s.readLocked(b)
 		changed := s.changed
 		s.net.mu.Unlock()
 		if n > 0 || err != nil || len(b) == 0 {
@@ -54,27 +54,27 @@ func (s *memStream) Read(b []byte) (int, error) {
 }
 
 // readLocked takes what has arrived; without any it says until when to wait.
-func (s *memStream) readLocked(b []byte) (n int, err error, wake time.Time) {
+func (s *memStream) readLocked(b []byte) (n int, wake time.Time, err error) {
 	now := time.Now()
 	switch {
 	case s.closed:
-		return 0, errMemClosed, wake
+		return 0, wake, errMemClosed
 	case expired(s.readDeadline, now):
-		return 0, os.ErrDeadlineExceeded, wake
+		return 0, wake, os.ErrDeadlineExceeded
 	case s.reset:
-		return 0, fmt.Errorf("read: %w", syscall.ECONNRESET), wake
+		return 0, wake, fmt.Errorf("read: %w", syscall.ECONNRESET)
 	}
 	wake = s.readDeadline
 	from := s.far
 	if len(from.out) == 0 || s.net.cut[[2]string{s.host, s.farHost}] {
-		return 0, nil, wake
+		return 0, wake, nil
 	}
 	first := &from.out[0]
 	if first.at.After(now) {
-		return 0, nil, earlier(wake, first.at)
+		return 0, earlier(wake, first.at), nil
 	}
 	if len(first.b) == 0 {
-		return 0, io.EOF, wake // stays there for the next Read
+		return 0, wake, io.EOF // stays there for the next Read
 	}
 	n = copy(b, first.b)
 	first.b = first.b[n:]
@@ -83,7 +83,7 @@ func (s *memStream) readLocked(b []byte) (n int, err error, wake time.Time) {
 	}
 	from.outBytes -= n
 	from.wake() // there is room
-	return n, nil, wake
+	return n, wake, nil
 }
 
 func (s *memStream) Write(b []byte) (int, error) {

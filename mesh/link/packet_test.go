@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -92,7 +93,7 @@ func TestCapturedPacketIsRefusedAfterTheReceiverRestarts(t *testing.T) {
 	})
 }
 
-func TestSenderThatRestartedIsAskedForItsRun(t *testing.T) {
+func TestPacketsOfARunWaitForItsFirstStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.start(1), w.start(2)
@@ -101,9 +102,35 @@ func TestSenderThatRestartedIsAskedForItsRun(t *testing.T) {
 		a.stop()
 		a = w.start(1)
 		w.teach(a, b)
+		for i := range heldPackets + 2 {
+			must(t, a.Send(b.self, 't', fmt.Append(nil, i)))
+		}
+		for i := range heldPackets {
+			expect(t, b, fmt.Sprint(a.self.Short(), " ", i+2))
+		}
+		must(t, a.Send(b.self, 't', []byte("next")))
+		expect(t, b, a.self.Short()+" next")
+		if s := b.Stats(); s.PacketsUnheard != 0 {
+			t.Errorf("%+v", s)
+		}
+		if a.book.held != 0 {
+			t.Errorf("%d packets are still held", a.book.held)
+		}
+	})
+}
+
+func TestReceiverThatRestartedAsksForTheSendersRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := w.start(1), w.start(2)
+		w.teach(a, b)
+		must(t, echo(a, b.self, "met"))
+		b.stop()
+		b = w.start(2)
+		w.teach(b, a)
 		must(t, a.Send(b.self, 't', []byte("first")))
 		synctest.Wait()
-		none(t, b) // its run is not known yet; a stream has asked for it by now
+		none(t, b) // a's run is not known yet; a stream has asked for it by now
 		must(t, a.Send(b.self, 't', []byte("second")))
 		expect(t, b, a.self.Short()+" second")
 		if s := b.Stats(); s.PacketsUnheard != 1 {
@@ -140,10 +167,7 @@ func TestSendWithoutKeyFetchesIt(t *testing.T) {
 		must(t, a.Send(b.self, 't', []byte("nobody knows b")))
 		a.book.parseText([]byte(textHead + "\n" + b.self.String() + " " + b.Addr() + "\n"))
 		must(t, a.Send(b.self, 't', []byte("no key yet")))
-		synctest.Wait()
-		none(t, b)
-		must(t, a.Send(b.self, 't', []byte("now")))
-		expect(t, b, a.self.Short()+" now")
+		expect(t, b, a.self.Short()+" no key yet")
 		if s := a.Stats(); s.PacketsUnsent != 2 {
 			t.Errorf("%+v", s)
 		}

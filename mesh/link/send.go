@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"meshd/mesh/id"
@@ -18,9 +19,10 @@ type outgoing struct {
 }
 
 // Send seals b for the node to and sends it where that was last authenticated. It never blocks. Packets
-// are a best effort: Send returns nil too when the packet was dropped, because this node is offline, the
-// queue is full, or key or address of the peer are not known yet (a stream in the background asks for
-// them). The only error is a b longer than MaxPayload.
+// are a best effort: Send returns nil too when the packet was dropped, because this node is offline or the
+// queue is full. A peer that this run of the node had no stream with would refuse the packet, or its key
+// is not known: the last few wait up to 2 s for a stream that is opened in the background. The only error
+// is a b longer than MaxPayload.
 func (l *Link) Send(to id.Node, kind byte, b []byte) error {
 	if len(b) > MaxPayload {
 		return &wire.LimitError{What: "bytes of a packet's payload", Limit: MaxPayload, Got: len(b)}
@@ -32,6 +34,7 @@ func (l *Link) Send(to id.Node, kind byte, b []byte) error {
 	out, ok := l.book.prepare(to)
 	if !ok {
 		l.counters.unsent.Add(1)
+		l.book.hold(to, letter{kind, slices.Clone(b), time.Now()})
 		l.wantFetch(to)
 		return nil
 	}
@@ -41,6 +44,18 @@ func (l *Link) Send(to id.Node, kind byte, b []byte) error {
 		l.counters.unsent.Add(1)
 	}
 	return nil
+}
+
+// sendHeld sends what waited for a stream with n, unless it waited too long. Nobody blocks on it.
+func (l *Link) sendHeld(n id.Node, held []letter) {
+	for _, h := range held {
+		if time.Since(h.at) > heldFor {
+			continue
+		}
+		if err := l.Send(n, h.kind, h.b); err != nil {
+			l.cfg.Log.Error("a packet that was held is too long now", "error", err) // Send took it before
+		}
+	}
 }
 
 // transmit writes queued packets until the link ends.

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -99,6 +98,11 @@ const (
 	warmLimit    = 2 * time.Second  // a dial before a join
 )
 
+// Settle is how long probes and timers of serf and memberlist may outlive Run. They wait for the clock
+// alone and touch nothing of ours, but the clock of a synctest bubble stops with the test's function: let
+// that sleep Settle, in virtual time, after its last ring ended.
+const Settle = 40 * time.Second
+
 // New registers the ring with its link; it comes before the link runs. The ring begins in Run.
 func New(cfg Config) (*Ring, error) {
 	if len(cfg.Label) > maxLabel {
@@ -115,9 +119,8 @@ func New(cfg Config) (*Ring, error) {
 }
 
 // Run keeps this node in the ring, alone at first, until ctx ends. It then leaves, within a second, and
-// returns when its transport is down and Joins have returned. A few goroutines of serf outlive it: they
-// sleep 6 s at most, wait for nothing but the clock and touch nothing of ours. In a synctest bubble the
-// end of the test waits for them in virtual time.
+// returns when its transport is down and Joins have returned. A few goroutines of serf and memberlist
+// outlive it for at most Settle; a daemon need not wait for them.
 func (r *Ring) Run(ctx context.Context) error {
 	events := make(chan serf.Event, eventQueue)
 	s, err := serf.Create(r.settings(events))
@@ -189,7 +192,7 @@ func (r *Ring) join(ctx context.Context, peers []id.Node) (int, error) {
 	}
 	names := make([]string, len(reached))
 	for i, n := range reached {
-		names[i] = n.String() + "/" + address(n)
+		names[i] = name(n) + "/" + address(n)
 	}
 	// Old events are ignored: they are hints, and whoever joins has just compared catalogs.
 	n, err := r.serf.Join(names, true)
@@ -213,7 +216,7 @@ func (r *Ring) Members() []Member {
 	defer r.mu.Unlock()
 	out := make([]Member, 0, len(all))
 	for _, m := range all {
-		n, err := id.Parse(m.Name)
+		n, err := parseName(m.Name)
 		if err != nil {
 			continue // the Alive delegate lets none in
 		}
@@ -283,7 +286,7 @@ func (r *Ring) turned(e serf.MemberEvent) {
 	now := r.cfg.Wall()
 	r.mu.Lock()
 	for _, m := range e.Members {
-		n, err := id.Parse(m.Name)
+		n, err := parseName(m.Name)
 		if err != nil {
 			continue
 		}
@@ -354,20 +357,4 @@ func notify(c chan<- struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// logicalPort is part of each member's address in the ring, and no more than that.
-const logicalPort = 6374
-
-// logicalIP is a node's address in the ring: it follows from the id and never changes, wherever the node
-// roams; the link finds the way.
-func logicalIP(n id.Node) net.IP {
-	ip := make(net.IP, net.IPv6len)
-	ip[0] = 0xfd
-	copy(ip[1:], n[:15])
-	return ip
-}
-
-func address(n id.Node) string {
-	return net.JoinHostPort(logicalIP(n).String(), strconv.Itoa(logicalPort))
 }

@@ -8,8 +8,6 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
-
-	"meshd/mesh/id"
 )
 
 // settings is the configuration of serf and memberlist; notes on each deviation from their defaults.
@@ -28,7 +26,7 @@ func (r *Ring) settings(events chan<- serf.Event) *serf.Config {
 	m.Logger = logger
 
 	c := serf.DefaultConfig()
-	c.NodeName = r.self.String()
+	c.NodeName = name(r.self)
 	c.MemberlistConfig = m
 	c.EventCh = events
 	c.DisableCoordinates = true            // more than half of the idle bytes; RTT comes from acks
@@ -52,7 +50,7 @@ type aliveDelegate Ring
 // accepted: memberlist v0.7.0 panics in Leave where it was not.
 func (d *aliveDelegate) NotifyAlive(peer *memberlist.Node) error {
 	r := (*Ring)(d)
-	n, err := id.Parse(peer.Name)
+	n, err := parseName(peer.Name)
 	if err != nil {
 		return err
 	}
@@ -85,7 +83,7 @@ func (d *pingDelegate) AckPayload() []byte {
 // NotifyPingComplete is called for each ack over UDP, not for those over a stream, which carry no payload.
 func (d *pingDelegate) NotifyPingComplete(peer *memberlist.Node, rtt time.Duration, payload []byte) {
 	r := (*Ring)(d)
-	n, err := id.Parse(peer.Name)
+	n, err := parseName(peer.Name)
 	if err != nil || len(payload) != 8 {
 		return
 	}

@@ -25,7 +25,7 @@ const (
 	maxLabel   = memberlist.LabelMaxSize
 )
 
-// A transport carries memberlist over link. Peers are found by name, which is their id: the addresses of
+// A transport carries memberlist over link. Peers are found by name, which spells their id: the addresses of
 // the ring are logical. memberlist's header with the label, the same on every packet, is replaced by one
 // byte of its hash while under way.
 type transport struct {
@@ -91,7 +91,7 @@ func (t *transport) receive(from id.Node, b []byte, at time.Time) {
 // WriteToAddress sends a packet. What it cannot send is lost, not an error: memberlist stops suspecting a
 // peer after an error.
 func (t *transport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, error) {
-	n, err := id.Parse(to.Name)
+	n, err := parseName(to.Name)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("packet to %s: %w", to.Addr, err)
 	}
@@ -108,7 +108,7 @@ func (t *transport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, 
 
 // DialAddressTimeout opens a stream to a member, or takes the one that was dialled ahead.
 func (t *transport) DialAddressTimeout(to memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	n, err := id.Parse(to.Name)
+	n, err := parseName(to.Name)
 	if err != nil {
 		return nil, fmt.Errorf("stream to %s: %w", to.Addr, err)
 	}
