@@ -220,7 +220,6 @@ func (s *Store) deadRows(from []byte, before uint32, keep reached) (dead []artif
 
 // rewritePacks moves what is needed out of full packs that are more than half dead, and removes them.
 func (s *Store) rewritePacks(ctx context.Context) error {
-	full := s.packs.full()
 	live := map[uint32]int64{}
 	rows := map[uint32][]newRow{}
 	err := s.view(func(tx *bbolt.Tx) error {
@@ -235,12 +234,7 @@ func (s *Store) rewritePacks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sparse := map[uint32]bool{}
-	for number, end := range full {
-		if live[number]*2 < end {
-			sparse[number] = true
-		}
-	}
+	sparse := s.packs.sparse(live)
 	if len(sparse) == 0 {
 		return nil
 	}

@@ -262,21 +262,27 @@ func (p *packs) read(number uint32, off int64, buf []byte) error {
 	}
 }
 
-// full lists the packs that are appended to no more and have no append on its way to the index. Such a
-// pack stays so for ever.
-func (p *packs) full() map[uint32]int64 {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	out := map[uint32]int64{}
+// retireBytes is the size from which on the pack that is appended to may be given up as too sparse.
+const retireBytes = 1 << 20
+
+// sparse lists the packs of which less than half is live, that are appended to no more and have no append
+// on its way to the index. A listed pack stays so for ever.
+func (p *packs) sparse(live map[uint32]int64) map[uint32]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k := p.current; k != nil && k.pending == 0 && k.end > retireBytes && live[k.number]*2 < k.end {
+		p.current = nil
+	}
+	out := map[uint32]bool{}
 	for number, k := range p.known {
-		if k != p.current && k.pending == 0 {
-			out[number] = k.end
+		if k != p.current && k.pending == 0 && live[number]*2 < k.end {
+			out[number] = true
 		}
 	}
 	return out
 }
 
-// remove deletes a pack that full listed and the index no longer names.
+// remove deletes a pack that sparse listed and the index no longer names.
 func (p *packs) remove(number uint32) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

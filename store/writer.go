@@ -12,8 +12,7 @@ import (
 const (
 	flushBytes  = 1 << 20  // chunks are looked up and appended to a pack in runs of this size
 	commitBytes = 64 << 20 // at most this much is written between two transactions,
-	commitRows  = 8192     // and at most this many rows go into one
-	inlineBytes = 16 << 20 // of at most this many bytes of inline chunks
+	commitRows  = 8192     // and about this many rows at most go into one
 )
 
 // A writer carries one stream of chunks into packs and index. It belongs to one goroutine. What it wrote,
@@ -30,10 +29,9 @@ type writer struct {
 	taken map[artifact.Digest]struct{}
 
 	// rows wait for the next transaction; spans are what must be synced before it.
-	rows        []newRow
-	spans       []span
-	bytes       int64
-	inlineBytes int
+	rows  []newRow
+	spans []span
+	bytes int64
 }
 
 type piece struct {
@@ -82,7 +80,7 @@ func (w *writer) add(id artifact.Digest, b []byte) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if w.bytes < commitBytes && len(w.rows) < commitRows && w.inlineBytes < inlineBytes {
+	if w.bytes < commitBytes && len(w.rows) < commitRows {
 		return nil
 	}
 	return w.commit(nil)
@@ -147,13 +145,16 @@ func (w *writer) flush() error {
 		return err
 	}
 	first, kept := len(w.rows), 0
+	inline := maxInline
+	if len(w.buf) > maxInlineRun || w.bytes > 0 {
+		inline = 0
+	}
 	for _, p := range fresh {
 		b := w.buf[p.from : p.from+p.n]
 		r := newRow{id: p.id, row: row{generation: w.generation, crc: crc32.Checksum(b, castagnoli), n: uint32(p.n)}}
-		if p.n <= maxInline {
+		if p.n <= inline {
 			r.inline = append([]byte{}, b...)
 			r.n = 0
-			w.inlineBytes += p.n
 		} else {
 			r.off = uint32(kept)
 			kept += copy(w.buf[kept:], b)
@@ -227,7 +228,7 @@ func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
 	for _, sp := range w.spans {
 		w.s.packs.release(sp)
 	}
-	w.rows, w.spans, w.bytes, w.inlineBytes = w.rows[:0], nil, 0, 0
+	w.rows, w.spans, w.bytes = w.rows[:0], nil, 0
 	clear(w.taken)
 	return w.s.step("after commit")
 }
