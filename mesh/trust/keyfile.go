@@ -73,6 +73,13 @@ func LoadKey(path string) (ed25519.PrivateKey, error) {
 
 // readFile reads a regular file of at most maxFile bytes.
 func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: not a regular file", path) // to open a pipe would wait for ever
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
