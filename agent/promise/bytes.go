@@ -108,10 +108,12 @@ func (r *ctxReader) Read(b []byte) (int, error) {
 	return r.r.Read(b)
 }
 
-// digest hashes r to its end.
-func digest(ctx context.Context, r io.Reader) (sum [sha256.Size]byte, size int64, err error) {
+// digest hashes r, a file of about so many bytes, to its end. Small files need small buffers: that is
+// most of what a first pass over many of them costs.
+func digest(ctx context.Context, r io.Reader, about int64) (sum [sha256.Size]byte, size int64, err error) {
 	h := sha256.New()
-	size, err = io.Copy(h, &ctxReader{ctx, r})
+	buf := make([]byte, min(max(about, 0)+1, 64<<10))
+	size, err = io.CopyBuffer(h, &ctxReader{ctx, r}, buf)
 	h.Sum(sum[:0])
 	return sum, size, err
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -92,7 +91,7 @@ type text struct {
 	source fs.FileInfo // for copy
 }
 
-func (k *fileKeeper) wanted(ctx context.Context) (text, error) {
+func (k *fileKeeper) wanted(ctx context.Context, dir *os.Root, name string) (text, error) {
 	var t text
 	switch {
 	case k.from != nil:
@@ -104,7 +103,7 @@ func (k *fileKeeper) wanted(ctx context.Context) (text, error) {
 		t.source, t.mode = info, info.Mode().Perm()
 		if k.edit == nil {
 			t.stream = true
-			t.sum, t.size, err = digest(ctx, f)
+			t.sum, t.size, err = digest(ctx, f, info.Size())
 			return t, err
 		}
 		if t.data, err = readAll(ctx, f, k.from.String()); err != nil {
@@ -113,7 +112,7 @@ func (k *fileKeeper) wanted(ctx context.Context) (text, error) {
 	case k.spec.Content != nil:
 		t.data = []byte(*k.spec.Content)
 	case k.edit != nil:
-		now, err := k.readNow(ctx)
+		now, err := k.readNow(ctx, dir, name)
 		if err != nil {
 			return text{}, err
 		}
@@ -128,17 +127,14 @@ func (k *fileKeeper) wanted(ctx context.Context) (text, error) {
 	return t, nil
 }
 
-// readNow is the present file, which lines alone go by; nothing when it is missing.
-func (k *fileKeeper) readNow(ctx context.Context) ([]byte, error) {
-	dir, name, err := k.at.parent(false)
-	if errors.Is(err, fs.ErrNotExist) {
+// readNow is the present file, which lines alone go by; nothing when it is missing. dir is nil when its
+// folder is.
+func (k *fileKeeper) readNow(ctx context.Context, dir *os.Root, name string) ([]byte, error) {
+	if dir == nil {
 		return nil, nil
-	} else if err != nil {
-		return nil, err
 	}
-	defer dir.Close()
 	f, _, err := openFile(dir, name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isGone(err) {
 		return nil, nil
 	} else if err != nil {
 		return nil, err
@@ -156,10 +152,14 @@ type look struct {
 }
 
 func (k *fileKeeper) look(ctx context.Context) (look, error) {
-	info, err := k.at.lstat()
+	var info fs.FileInfo
+	dir, name, err := k.at.parent(false)
+	if err == nil {
+		defer dir.Close()
+		info, err = dir.Lstat(name)
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		info = nil
+	case isGone(err):
 	case err != nil:
 		return look{}, err
 	case info.Mode().IsRegular():
@@ -167,7 +167,7 @@ func (k *fileKeeper) look(ctx context.Context) (look, error) {
 	default:
 		return look{}, fmt.Errorf("%s is %s: move it away, meshd replaces only files", k.at, kindOf(info))
 	}
-	want, err := k.wanted(ctx)
+	want, err := k.wanted(ctx, dir, name)
 	if err != nil {
 		return look{}, err
 	}
@@ -178,7 +178,7 @@ func (k *fileKeeper) look(ctx context.Context) (look, error) {
 	case !info.Mode().IsRegular():
 		l.why, l.bytes = fmt.Sprintf("%s is %s", k.at, kindOf(info)), true
 	default:
-		same, err := k.sameBytes(ctx, want)
+		same, err := k.sameBytes(ctx, dir, name, want)
 		if err != nil {
 			return look{}, err
 		}
@@ -194,17 +194,12 @@ func (k *fileKeeper) look(ctx context.Context) (look, error) {
 	return l, nil
 }
 
-func (k *fileKeeper) sameBytes(ctx context.Context, want text) (bool, error) {
+func (k *fileKeeper) sameBytes(ctx context.Context, dir *os.Root, name string, want text) (bool, error) {
 	if want.any {
 		return true, nil
 	}
-	dir, name, err := k.at.parent(false)
-	if err != nil {
-		return false, err
-	}
-	defer dir.Close()
 	f, info, err := openFile(dir, name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if isGone(err) {
 		return false, nil // went while we looked
 	} else if err != nil {
 		return false, err
@@ -213,7 +208,7 @@ func (k *fileKeeper) sameBytes(ctx context.Context, want text) (bool, error) {
 	if info.Size() != want.size {
 		return false, nil
 	}
-	sum, _, err := digest(ctx, f)
+	sum, _, err := digest(ctx, f, info.Size())
 	return sum == want.sum, err
 }
 
@@ -311,7 +306,7 @@ func (k *fileKeeper) setMeta(dir *os.Root, name string, l look) error {
 // and the next try takes it away.
 func (k *fileKeeper) write(ctx context.Context, dir *os.Root, name string, l look) (err error) {
 	aside := asidePrefix + shortHash([]byte(string(k.address)+"\x00"+k.at.abs))
-	if err := dir.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := dir.Remove(aside); err != nil && !isGone(err) {
 		return fmt.Errorf("remove what an earlier try left of %s: %w", k.at, err)
 	}
 	f, err := dir.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

@@ -221,12 +221,12 @@ func (r *snapshots) digest(ctx context.Context, root *os.Root, name, path string
 		writeField(h, []byte(target))
 		// What the link leads to counts as well, when it is a file that may be read.
 		if to, err := root.Stat(name); err == nil && to.Mode().IsRegular() {
-			f, _, err := openFile(root, name)
+			f, info, err := openFile(root, name)
 			if err != nil {
 				return none, err
 			}
 			defer f.Close()
-			sum, _, err := digest(ctx, f)
+			sum, _, err := digest(ctx, f, info.Size())
 			if err != nil {
 				return none, err
 			}
@@ -257,7 +257,7 @@ func (r *snapshots) fileSum(ctx context.Context, root *os.Root, name, path strin
 		return c.sum, err
 	}
 	defer f.Close()
-	if c.sum, _, err = digest(ctx, f); err != nil {
+	if c.sum, _, err = digest(ctx, f, info.Size()); err != nil {
 		return c.sum, err
 	}
 	c.trust.found(info)
