@@ -80,6 +80,7 @@ type Ring struct {
 	heard   map[id.Node]heard
 	refused map[id.Node]bool // certified nobody knew of when they were announced
 	joins   sync.WaitGroup   // none is added once ended
+	joining chan struct{}    // capacity 1: held by the join that serf works on
 }
 
 // heard is what events and acks told of one member.
@@ -111,7 +112,7 @@ func New(cfg Config) (*Ring, error) {
 	}
 	r := &Ring{
 		cfg: cfg, self: cfg.Self.ID(),
-		changed: make(chan struct{}, 1), refusal: make(chan struct{}, 1), ready: make(chan struct{}),
+		changed: make(chan struct{}, 1), refusal: make(chan struct{}, 1), ready: make(chan struct{}), joining: make(chan struct{}, 1),
 		heard: map[id.Node]heard{}, refused: map[id.Node]bool{},
 	}
 	r.transport = newTransport(cfg.Link, r.self, cfg.Label)
@@ -193,6 +194,13 @@ func (r *Ring) join(ctx context.Context, peers []id.Node) (int, error) {
 	names := make([]string, len(reached))
 	for i, n := range reached {
 		names[i] = name(n) + "/" + address(n)
+	}
+	// One at a time: serf holds a mutex through a join, and whoever waits for that hears no ctx.
+	select {
+	case r.joining <- struct{}{}:
+		defer func() { <-r.joining }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("join the ring: other joins took %v: %w", joinLimit, ctx.Err())
 	}
 	// Old events are ignored: they are hints, and whoever joins has just compared catalogs.
 	n, err := r.serf.Join(names, true)
