@@ -378,7 +378,11 @@ func (b *binder) attrs(blk *hclsyntax.Block, spec *blockSpec, scopes func(string
 				a.Name, spec.name)
 		case as.kind == kindRefs:
 		default:
-			out[a.Name] = b.expr(a.Expr, scopes(a.Name))
+			e := b.expr(a.Expr, scopes(a.Name))
+			out[a.Name] = e
+			if e.x == nil && (as.kind == kindRole || as.kind == kindRoles) {
+				b.knownRoles(e)
+			}
 		}
 	}
 	for i := range spec.attrs {
@@ -388,6 +392,19 @@ func (b *binder) attrs(blk *hclsyntax.Block, spec *blockSpec, scopes func(string
 		}
 	}
 	return out
+}
+
+// knownRoles checks literal names of roles early, so that they are told with all other unknown names.
+func (b *binder) knownRoles(e *expr) {
+	list := []cty.Value{e.lit}
+	if e.lit.CanIterateElements() {
+		list = e.lit.AsValueSlice()
+	}
+	for _, v := range list {
+		if v.Type() == cty.String && !v.IsNull() && b.roleBlocks[v.AsString()] == nil {
+			b.r.errorf(e.rng, nearest("", v.AsString(), b.roleNames), "unknown role %q", v.AsString())
+		}
+	}
 }
 
 // references reads needs and its like: a list of TYPE.NAME and part.PART.TYPE.NAME.

@@ -3,7 +3,6 @@ package policies
 import (
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -174,19 +173,16 @@ func (c *checker) instance(i instance, keyed bool) {
 			whole = false
 			continue
 		}
-		v, err := conform(as.kind, res.v)
+		v, err := as.accept(res.v)
 		switch {
 		case err != nil:
-			c.r.errorf(e.rng, "", "%s: %s", name, err.Error())
+			hint := ""
+			if as.oneOf != nil && v.IsKnown() && !v.IsNull() && v.Type() == cty.String {
+				hint = nearest("", v.AsString(), as.oneOf)
+			}
+			c.r.errorf(e.rng, hint, "%s: %s", name, err.Error())
 			whole = false
 		case !v.IsWhollyKnown():
-			whole = false
-		case as.oneOf != nil && !v.IsNull() && !slices.Contains(as.oneOf, v.AsString()):
-			c.r.errorf(e.rng, nearest("", v.AsString(), as.oneOf), "%s: %q is none of %s", name, v.AsString(),
-				strings.Join(as.oneOf, ", "))
-			whole = false
-		case as.required && v.IsNull():
-			c.r.errorf(e.rng, "", "%s: needed, but null", name)
 			whole = false
 		default:
 			vs.attrs[name] = v
@@ -194,7 +190,11 @@ func (c *checker) instance(i instance, keyed bool) {
 	}
 	if whole {
 		var p Promise
-		if err := c.ev.fill(&p, i, vs); err != nil {
+		err := p.common(vs)
+		if err == nil {
+			err = c.ev.fill(&p, i, vs)
+		}
+		if err != nil {
 			c.r.errorf(i.b.rng, "", "%s: %s", i.address(), err.Error())
 		}
 	} else if kind, ok := vs.attrs["kind"]; ok && i.b.typ == "guest" && !kind.IsNull() && kind.AsString() != "process" {

@@ -132,6 +132,9 @@ func plainDiag(d *hcl.Diagnostic) string {
 	if d.Detail != "" {
 		text += ": " + d.Detail
 	}
+	if rest, ok := strings.CutPrefix(d.Detail, "Call to function "); ok {
+		text = rest // "join" failed: ...
+	}
 	text = strings.TrimRight(strings.Join(strings.Fields(text), " "), ".")
 	return lowerFirst(text)
 }

@@ -3,6 +3,7 @@ package policies
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -118,59 +119,67 @@ func (ev *evaluator) promise(i instance, made map[string]instance) Promise {
 		Needs: ev.resolve(i, b.needs), On: ev.resolve(i, b.refs["on"]),
 	}
 	vs, waits, fault := ev.attributes(i)
+	err := out.common(vs)
 	switch {
 	case fault != "":
 		out.Problem, out.ProblemOutcome = fault, Failed
 	case len(waits) > 0:
 		out.Problem, out.ProblemOutcome = waitingFor(waits), Waiting
-	default:
-		if err := ev.fill(&out, i, vs); err != nil {
-			out.Problem, out.ProblemOutcome = place(b.rng)+": "+err.Error(), Failed
-		} else if err := ev.claim(&out, i, made); err != nil {
-			out.Problem, out.ProblemOutcome = err.Error(), Failed
+	case err == nil:
+		if err = ev.fill(&out, i, vs); err == nil {
+			err = ev.claim(&out, i, made)
 		}
-		if out.Problem != "" {
-			out.Spec, out.Makes = nil, nil
-		}
+	}
+	if err != nil {
+		out.Problem, out.ProblemOutcome = place(b.rng)+": "+err.Error(), Failed
+	}
+	if out.Problem != "" {
+		out.Spec, out.Makes = nil, nil
 	}
 	out.seal()
 	return out
 }
 
-// attributes evaluates and conforms all attributes but for_each and when, by name, and stops at the first
-// fault.
+// attributes evaluates and conforms all attributes but for_each and when. fault is the first by name.
 func (ev *evaluator) attributes(i instance) (vs values, waits []string, fault string) {
 	vs = values{spec: i.b.spec, attrs: make(map[string]cty.Value, len(i.b.attrs))}
 	for _, name := range i.b.names {
 		e := i.b.attrs[name]
 		res := ev.value(e, ev.extra(i, e))
 		if res.fault != "" {
-			return vs, nil, name + " at " + res.fault
-		}
-		v, err := conform(i.b.attrKind(name), res.v)
-		if err != nil {
-			return vs, nil, fmt.Sprintf("%s at %s: %v", name, place(e.rng), err)
-		}
-		if !v.IsWhollyKnown() {
-			if name == "why" {
-				continue
+			if fault == "" {
+				fault = name + " at " + res.fault
 			}
+			continue
+		}
+		v, err := i.b.attrSpec(name).accept(res.v)
+		switch {
+		case err != nil && fault == "":
+			fault = fmt.Sprintf("%s at %s: %v", name, place(e.rng), err)
+		case err != nil:
+		case v.IsWhollyKnown():
+			vs.attrs[name] = v
+		case name != "why":
 			waits = append(waits, res.waits...)
 			if len(res.waits) == 0 {
 				waits = append(waits, name)
 			}
-			continue
 		}
-		if as := i.b.attrSpec(name); as.oneOf != nil && !v.IsNull() && !slices.Contains(as.oneOf, v.AsString()) {
-			return vs, nil, fmt.Sprintf("%s at %s: %q is none of %s", name, place(e.rng), v.AsString(),
-				strings.Join(as.oneOf, ", "))
-		}
-		if as := i.b.attrSpec(name); as.required && v.IsNull() {
-			return vs, nil, fmt.Sprintf("%s at %s: needed, but null", name, place(e.rng))
-		}
-		vs.attrs[name] = v
 	}
-	return vs, sortedSet(waits), ""
+	return vs, sortedSet(waits), fault
+}
+
+// accept conforms a value to its attribute, and refuses one that the attribute cannot have.
+func (a *attrSpec) accept(v cty.Value) (cty.Value, error) {
+	v, err := conform(a.kind, v)
+	switch {
+	case err != nil:
+	case a.required && v.IsNull():
+		err = errors.New("needed, but null")
+	case a.oneOf != nil && v.IsKnown() && !v.IsNull() && !slices.Contains(a.oneOf, v.AsString()):
+		err = fmt.Errorf("%q is none of %s", v.AsString(), strings.Join(a.oneOf, ", "))
+	}
+	return v, err
 }
 
 // claim refuses a path or artifact name that an earlier promise of this node makes already.
@@ -186,9 +195,8 @@ func (ev *evaluator) claim(p *Promise, i instance, made map[string]instance) err
 		}
 		if ok && prev != i {
 			kind, name, _ := strings.Cut(what, ":")
-			return fmt.Errorf("%s %q is promised twice: here at %s, and by %s at %s",
-				map[string]string{"file": "path", "artifact": "artifact"}[kind], name, place(i.b.rng),
-				prev.address(), place(prev.b.rng))
+			return fmt.Errorf("%s %q is promised twice: here, and by %s at %s",
+				strings.Replace(kind, "file", "path", 1), name, prev.address(), place(prev.b.rng))
 		}
 		made[what] = i
 	}
@@ -213,5 +221,3 @@ func (b *block) attrSpec(name string) *attrSpec {
 	}
 	return b.spec.attr(name)
 }
-
-func (b *block) attrKind(name string) kind { return b.attrSpec(name).kind }

@@ -138,12 +138,14 @@ func (c *checker) flow() {
 			add(Edge{Artifact: c.shownName(w), ToRole: everyNode(w.b.part.role)})
 		}
 	}
+	told := map[*block]bool{}
 	for i, o := range c.published {
 		if taken[i] {
 			continue
 		}
 		add(Edge{FromRole: everyNode(o.b.part.role), Artifact: c.shownName(o)})
-		if c.p.hasAccess && !c.somebody("pull", o.pattern) {
+		if c.p.hasAccess && !told[o.b] && !c.somebody("pull", o.pattern) {
+			told[o.b] = true
 			c.r.warnf(o.b.rng, "", "%s leaves %q, which nobody wants and nobody may pull", o.b.address(), o.pattern)
 		}
 	}

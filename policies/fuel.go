@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -18,6 +19,7 @@ const (
 	fuelAll     = 20_000_000 // of all expressions of one Expand together, some seconds at worst
 	fuelBytes   = 64         // bytes of text for 1
 	maxNumber   = 1100       // binary exponent: a number beyond it costs memory and time to print
+	maxProblem  = 300        // bytes of what is told of a failed expression
 	meterName   = "\x00fuel" // cannot be written in a score
 	outOfFuel   = "out of fuel: took more than the limit of 100000 loop turns, template parts and 64-byte pieces of text"
 	outOfFuelIn = "out of fuel: all expressions together took more than the limit of 20000000 steps"
@@ -225,7 +227,11 @@ func fuelDiag(m *meter, rng hcl.Range, diags hcl.Diagnostics) string {
 			if d.Subject != nil {
 				rng = *d.Subject
 			}
-			return fmt.Sprintf("%s: %s", place(rng), plainDiag(d))
+			text := plainDiag(d)
+			if len(text) > maxProblem {
+				text = strings.ToValidUTF8(text[:maxProblem], "") + "..."
+			}
+			return fmt.Sprintf("%s: %s", place(rng), text)
 		}
 	}
 	return place(rng) + ": cannot be evaluated"

@@ -55,10 +55,10 @@ func matchSegment(p, s string) bool {
 func meet(a, b string) bool {
 	as, bs := strings.Split(a, "/"), strings.Split(b, "/")
 	for i := 0; ; i++ {
-		if i < len(as) && as[i] == "**" {
+		if i == len(as)-1 && as[i] == "**" {
 			return i < len(bs)
 		}
-		if i < len(bs) && bs[i] == "**" {
+		if i == len(bs)-1 && bs[i] == "**" {
 			return i < len(as)
 		}
 		if i >= len(as) || i >= len(bs) {

@@ -45,7 +45,6 @@ type blockSpec struct {
 	blocks []blockSpec
 	later  bool // in the language, not yet in this version
 	clash  [][]string
-	doc    string
 }
 
 func (s *blockSpec) attr(name string) *attrSpec {

@@ -20,16 +20,10 @@ const (
 	commandTimeout = 10 * time.Minute
 )
 
-// fill turns known attributes into a promise.
-func (ev *evaluator) fill(p *Promise, i instance, vs values) error {
+// common takes over what every promise has, as far as it is known.
+func (p *Promise) common(vs values) error {
 	if vs.has("why") {
 		p.Why = vs.str("why")
-	}
-	if vs.has("every") {
-		p.Every = vs.duration("every")
-		if p.Every == 0 {
-			return errors.New("every must be above 0s")
-		}
 	}
 	if vs.has("jitter") {
 		p.Jitter, _ = parsePercent(vs.str("jitter")) // checked by conform
@@ -37,6 +31,16 @@ func (ev *evaluator) fill(p *Promise, i instance, vs values) error {
 	p.Timeout = vs.duration("timeout")
 	p.During = vs.str("during")
 	p.Audit = !vs.bool("audit") // the field says whether it repairs
+	if vs.has("every") {
+		if p.Every = vs.duration("every"); p.Every == 0 {
+			return errors.New("every must be above 0s")
+		}
+	}
+	return nil
+}
+
+// fill turns known attributes into what the promise type promises.
+func (ev *evaluator) fill(p *Promise, i instance, vs values) error {
 	var err error
 	switch i.b.typ {
 	case "file":
