@@ -2,7 +2,6 @@ package swarm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,19 +11,8 @@ import (
 	"meshd/store/artifact"
 )
 
-const (
-	maxSources  = 16 // peers that one pull asks at once
-	batch       = 8 << 20
-	batchTime   = 200 * time.Millisecond // that verified chunks wait to become a batch
-	maxHeld     = 20 << 20               // bytes asked, received and not yet durable: 8 gather, 8 are written
-	holdersTime = time.Second            // between two calls of holders
-	haveTime    = 500 * time.Millisecond // between two questions what a partial holder has by now
-	firstRetry  = 100 * time.Millisecond // after a source failed; doubled each time
-	lastRetry   = 5 * time.Second
-	absentRetry = time.Second      // the longest after a source said that it has nothing yet
-	accessRetry = 30 * time.Second // after a source refused
-	maxRounds   = 3                // looks whether all is here
-)
+// maxRounds is how often a pull looks whether all is here, and fetches what is not.
+const maxRounds = 3
 
 // A fetch is the state of a pull's loop. Nothing else reads or writes it.
 type fetch struct {
@@ -43,23 +31,6 @@ type fetch struct {
 	failed     error
 
 	work sync.WaitGroup // goroutines of the loop: dials, and the write
-}
-
-// A peer is a holder as the loop sees it. Its session is nil while it is dialled or rests.
-type peer struct {
-	x       *session
-	dialing bool
-	failed  int       // times in a row
-	restTo  time.Time // not dialled before
-	haveAt  time.Time // not asked before what it has
-	asking  bool      // what it has
-}
-
-// A verified chunk lies in a buffer that is released when all its chunks are durable.
-type verified struct {
-	b       []byte
-	buf     *buffer
-	content bool // counts as progress
 }
 
 func newFetch(seed uint64) fetch {
@@ -260,83 +231,6 @@ func (p *pull) until(now time.Time) time.Duration {
 	return max(next.Sub(now), time.Millisecond)
 }
 
-// recruit dials holders, as many as one pull may ask.
-func (p *pull) recruit(ctx context.Context, now time.Time) {
-	if !now.Before(p.lookAt) {
-		p.lookAt = now.Add(holdersTime)
-		named := p.named()
-		for _, n := range named {
-			if p.peers[n] == nil {
-				p.peers[n] = &peer{}
-			}
-		}
-		for n, peer := range p.peers {
-			if peer.x == nil && !peer.dialing && !slices.Contains(named, n) {
-				delete(p.peers, n)
-			}
-		}
-		if len(named) == 0 {
-			p.blame("no node is known to hold it")
-		}
-	}
-	busy := 0
-	names := make([]id.Node, 0, len(p.peers))
-	for n, peer := range p.peers {
-		names = append(names, n)
-		if peer.x != nil || peer.dialing {
-			busy++
-		}
-	}
-	// Another order on each node and for each artifact, so that not all ask the same sixteen.
-	key := slices.Concat(p.s.cfg.Self[:], p.ref.Root[:])
-	for _, n := range id.Rank(key, names) {
-		peer := p.peers[n]
-		if busy >= maxSources {
-			return
-		}
-		if peer.x != nil || peer.dialing || now.Before(peer.restTo) || p.s.banned(n) {
-			continue
-		}
-		busy++
-		peer.dialing = true
-		p.work.Go(func() {
-			x, err := p.s.session(ctx, n)
-			p.post(func() { p.connected(n, peer, x, err) })
-		})
-	}
-}
-
-func (p *pull) connected(n id.Node, peer *peer, x *session, err error) {
-	peer.dialing = false
-	if err != nil {
-		p.fail(n, err)
-		return
-	}
-	peer.x = x
-	p.plan.join(n)
-}
-
-// fail gives up a source for a while: longer the more often it failed.
-func (p *pull) fail(n id.Node, why error) { p.rest(n, why, firstRetry, lastRetry) }
-
-// rest gives up a source for least, doubled each time it failed, up to most.
-func (p *pull) rest(n id.Node, why error, least, most time.Duration) {
-	p.blame("%s: %v", n.Short(), why)
-	for _, a := range slices.Clone(p.plan.open) {
-		if a.to.node == n {
-			p.drop(a)
-		}
-	}
-	p.plan.leave(n)
-	peer := p.peers[n]
-	if peer == nil {
-		return
-	}
-	peer.x, peer.asking = nil, false
-	peer.restTo = time.Now().Add(min(least<<min(peer.failed, 10), most))
-	peer.failed++
-}
-
 // askMore makes the requests that the plan has for now.
 func (p *pull) askMore(now time.Time) {
 	obsolete, late := p.plan.giveUp(now)
@@ -376,193 +270,4 @@ func (p *pull) ask(a *ask) {
 		return
 	}
 	p.requests[a] = req
-}
-
-// askHave asks a partial holder what it has by now.
-func (p *pull) askHave(n id.Node, now time.Time) {
-	peer, phase := p.peers[n], p.phase
-	if peer.asking || now.Before(peer.haveAt) {
-		return
-	}
-	x := peer.x
-	_, err := x.ask(&request{root: p.ref.Root, done: func(ans answer) {
-		p.post(func() {
-			if peer.x != x {
-				return
-			}
-			peer.asking = false
-			if phase == p.phase {
-				p.learn(n, ans)
-			}
-		})
-	}})
-	if err != nil {
-		p.fail(n, err)
-		return
-	}
-	peer.asking, peer.haveAt = true, now.Add(haveTime)
-}
-
-func (p *pull) learn(n id.Node, ans answer) {
-	switch {
-	case ans.err != nil:
-		p.fail(n, ans.err)
-	case ans.refused != 0:
-		p.refused(n, ans.refused)
-	case ans.all:
-		p.plan.learn(n, nil)
-	default:
-		has := parseBits(ans.bits, len(p.content.chunks))
-		if has == nil {
-			p.accuse(n, errors.New("what it says to have does not fit the artifact"))
-			return
-		}
-		p.plan.learn(n, has)
-	}
-}
-
-func (p *pull) refused(n id.Node, why refusal) {
-	err := errors.New(why.String())
-	switch why {
-	case refusedAccess:
-		p.rest(n, err, accessRetry, accessRetry)
-	case refusedAbsent:
-		p.rest(n, err, firstRetry, absentRetry)
-	default:
-		p.fail(n, err)
-	}
-}
-
-// accuse bans a peer that sent what is not true.
-func (p *pull) accuse(n id.Node, why error) {
-	p.s.stats.lies.Add(1)
-	p.s.ban(n, fmt.Errorf("artifact %s (%s): %w", p.ref.Name, p.ref.Root.Short(), why))
-	p.rest(n, why, banTime, banTime)
-}
-
-// answer takes what came of a request.
-func (p *pull) answer(a *ask, ans answer) {
-	if !p.plan.isOpen(a) {
-		if ans.body != nil {
-			p.s.stats.wasted.Add(int64(len(ans.body.b)))
-			ans.body.release()
-		}
-		return
-	}
-	delete(p.requests, a)
-	n := a.to.node
-	switch {
-	case ans.err != nil:
-		p.fail(n, ans.err)
-	case ans.refused != 0:
-		p.refused(n, ans.refused)
-	default:
-		p.take(a, ans)
-	}
-}
-
-// take verifies the chunks of an answer, each before anything else sees it, and queues them to be
-// written.
-func (p *pull) take(a *ask, ans answer) {
-	now, rest := time.Now(), ans.body.b
-	size := int64(len(rest))
-	var lie error
-	for i, c := range a.chunks {
-		if ans.absent != nil && ans.absent.has(i) {
-			p.plan.lacks(a, i)
-			continue
-		}
-		want := p.plan.chunks[c]
-		n := int(want.SizeBytes)
-		if n == 0 {
-			n = len(rest)
-		}
-		b := rest[:n:n]
-		rest = rest[n:]
-		if p.plan.got.has(c) {
-			p.s.stats.wasted.Add(int64(n))
-			continue
-		}
-		if got := artifact.Sum(b); got != want.ID {
-			lie = fmt.Errorf("sent a chunk that is %s, want %s", got, want.ID)
-			p.s.stats.wasted.Add(int64(n + len(rest)))
-			break
-		}
-		p.plan.arrived(a, i)
-		p.hold(c, b, ans.body, now)
-	}
-	if ans.body.refs == 0 {
-		ans.body.release()
-	}
-	if lie != nil {
-		p.accuse(a.to.node, lie)
-		return
-	}
-	if peer := p.peers[a.to.node]; peer != nil {
-		peer.failed = 0
-	}
-	p.plan.answered(a, now, size)
-	if p.content == nil && ans.absent != nil {
-		p.refused(a.to.node, refusedAbsent) // it is still fetching the manifest itself
-	}
-}
-
-// hold queues a verified chunk to be written.
-func (p *pull) hold(index int, b []byte, buf *buffer, now time.Time) {
-	p.s.stats.pulled.Add(int64(len(b)))
-	if p.small != nil {
-		p.small[index] = slices.Clone(b)
-	}
-	if len(p.ready) == 0 {
-		p.readyAt = now
-	}
-	buf.refs++
-	p.ready = append(p.ready, verified{b: b, buf: buf, content: p.content != nil})
-	p.readyBytes += int64(len(b))
-}
-
-// flush writes a batch, when there is a full one, or no more to come, or it has waited long enough;
-// one at a time.
-func (p *pull) flush() {
-	full := p.readyBytes >= batch || p.content != nil && p.plan.missing == 0 || time.Since(p.readyAt) >= batchTime
-	if len(p.ready) == 0 || p.writing > 0 || p.failed != nil || !full {
-		return
-	}
-	n := 0
-	for n < len(p.ready) && p.writing+int64(len(p.ready[n].b)) <= batch {
-		p.writing += int64(len(p.ready[n].b))
-		n++
-	}
-	written := p.ready[:n:n]
-	p.ready = slices.Clone(p.ready[n:])
-	p.readyBytes -= p.writing
-	p.readyAt = time.Now()
-	p.work.Go(func() {
-		chunks := make([][]byte, len(written))
-		for i, v := range written {
-			chunks[i] = v.b
-		}
-		err := p.s.cfg.Chunks.Write(chunks)
-		p.post(func() { p.wrote(written, err) })
-	})
-}
-
-func (p *pull) wrote(written []verified, err error) {
-	p.writing = 0
-	var content int64
-	for _, v := range written {
-		if v.buf.refs--; v.buf.refs == 0 {
-			v.buf.release()
-		}
-		if v.content {
-			content += int64(len(v.b))
-		}
-	}
-	if err != nil {
-		p.failed = fmt.Errorf("keep %d chunks: %w", len(written), err)
-		return
-	}
-	if content > 0 {
-		p.advance(content, p.progress.total)
-	}
 }

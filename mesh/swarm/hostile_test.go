@@ -271,8 +271,8 @@ func TestFloodOfRequestsIsRefusedNotKept(t *testing.T) {
 			if _, err := c.Write(mustFrame(t, kindAsk, &haveAsk{Req: uint32(i), Root: ref.Root})); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait() // the first is in work
 		}
-		synctest.Wait()
 		close(hold)
 		if busy := <-answers; busy != asked-maxJobs-1 {
 			t.Errorf("%d of %d requests refused, want all beyond %d and the one in work", busy, asked, maxJobs)

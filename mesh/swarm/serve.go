@@ -138,7 +138,7 @@ func (x *session) serve(j job) error {
 func (x *session) serveHave(j job, m *manifest) error {
 	lack, err := m.missing(x.s.cfg.Chunks)
 	if err != nil {
-		x.s.log.Warn("chunks not looked up", "root", j.root.Short(), "err", err)
+		x.s.log.Debug("chunks not looked up", "root", j.root.Short(), "err", err)
 		return x.refuse(j.req, refusedTrouble)
 	}
 	h := have{Req: j.req, All: lack.count() == 0}

@@ -37,11 +37,20 @@ var ErrClosed = errors.New("the swarm is closed")
 type Chunks interface {
 	// Missing returns those of chunks that are not here, in order.
 	Missing(chunks []artifact.Chunk) ([]artifact.Chunk, error)
-	// Read returns the bytes of one chunk, in the memory of buf beyond its length where they fit.
+	// Read returns the bytes of one chunk, in the memory of buf where its capacity allows. The swarm
+	// passes a buf of length 0.
 	Read(id artifact.Digest, buf []byte) ([]byte, error)
 	// Write keeps chunks; durable on return. It keeps none of the slices. The swarm has verified the
 	// chunks, and passes at most 8 MiB at once.
 	Write(chunks [][]byte) error
+}
+
+// NamedChunks is a Chunks that is told the digests of what it keeps. The swarm has just computed them:
+// hashing twice costs a third of a transfer again.
+type NamedChunks interface {
+	Chunks
+	// WriteNamed is Write of chunks whose digests are ids.
+	WriteNamed(ids []artifact.Digest, chunks [][]byte) error
 }
 
 // Config is what a Swarm is made of. All fields without "optional" are required.
@@ -275,13 +284,14 @@ func (s *Swarm) ban(peer id.Node, why error) {
 	}
 }
 
-func (s *Swarm) banned(peer id.Node) bool {
+// banned says whether a peer is not to be asked, and what it did.
+func (s *Swarm) banned(peer id.Node) (why string, banned bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, ok := s.bans[peer]
 	if ok && !time.Now().Before(b.until) {
 		delete(s.bans, peer)
-		return false
+		return "", false
 	}
-	return ok
+	return b.shown.Why, ok
 }

@@ -12,9 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"meshd/mesh/id"
 	"meshd/store/artifact"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memory is a Chunks in memory, with faults. It refuses what it did not ask to be verified: a byte
 // that is not what its chunk's name says is a failed test.
@@ -142,7 +146,7 @@ func (m *memory) sizeBytes() (n int64) {
 }
 
 // A node of the world: a swarm on a store. If hook is set, it makes the far end of each stream that
-// somebody opens to this node.
+// somebody opens to this node; it is called under the lock of the world.
 type node struct {
 	name  id.Node
 	store *memory
@@ -199,12 +203,11 @@ func (w *world) open(from, to id.Node) (net.Conn, error) {
 		return nil, errDown
 	}
 	n.dials++
-	hook := n.hook
-	w.mu.Unlock()
 	near, far := net.Pipe()
-	if hook != nil {
-		far = hook(far)
+	if n.hook != nil {
+		far = n.hook(far)
 	}
+	w.mu.Unlock()
 	w.wg.Go(func() { n.swarm.ServeConn(w.ctx, from, far) })
 	return near, nil
 }
@@ -257,4 +260,12 @@ func (c *tap) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// tenMegabytes is a link that carries so much a second.
+func tenMegabytes(c net.Conn) net.Conn {
+	return &tap{Conn: c, write: func(b []byte) ([]byte, error) {
+		<-time.After(time.Duration(len(b)) * 100 * time.Nanosecond)
+		return b, nil
+	}}
 }

@@ -1,0 +1,158 @@
+package swarm
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"meshd/store/artifact"
+)
+
+const (
+	batch     = 8 << 20                // bytes that are written at once
+	batchTime = 200 * time.Millisecond // that verified chunks wait to become a batch
+	maxHeld   = 20 << 20               // bytes asked, received and not yet durable: 8 gather, 8 are written
+)
+
+// A verified chunk lies in a buffer that is released when all its chunks are durable.
+type verified struct {
+	id      artifact.Digest
+	b       []byte
+	buf     *buffer
+	content bool // counts as progress
+}
+
+// answer takes what came of a request.
+func (p *pull) answer(a *ask, ans answer) {
+	if !p.plan.isOpen(a) {
+		if ans.body != nil {
+			p.s.stats.wasted.Add(int64(len(ans.body.b)))
+			ans.body.release()
+		}
+		return
+	}
+	delete(p.requests, a)
+	n := a.to.node
+	switch {
+	case ans.err != nil:
+		p.fail(n, ans.err)
+	case ans.refused != 0:
+		p.refused(n, ans.refused)
+	default:
+		p.take(a, ans)
+	}
+}
+
+// take verifies the chunks of an answer, each before anything else sees it, and queues them to be
+// written.
+func (p *pull) take(a *ask, ans answer) {
+	now, rest := time.Now(), ans.body.b
+	size := int64(len(rest))
+	var lie error
+	for i, c := range a.chunks {
+		if ans.absent != nil && ans.absent.has(i) {
+			p.plan.lacks(a, i)
+			continue
+		}
+		want := p.plan.chunks[c]
+		n := int(want.SizeBytes)
+		if n == 0 {
+			n = len(rest)
+		}
+		b := rest[:n:n]
+		rest = rest[n:]
+		if p.plan.got.has(c) {
+			p.s.stats.wasted.Add(int64(n))
+			continue
+		}
+		if got := artifact.Sum(b); got != want.ID {
+			lie = fmt.Errorf("sent a chunk that is %s, want %s", got, want.ID)
+			p.s.stats.wasted.Add(int64(n + len(rest)))
+			break
+		}
+		p.plan.arrived(a, i)
+		p.hold(c, want.ID, b, ans.body, now)
+	}
+	if ans.body.refs == 0 {
+		ans.body.release()
+	}
+	if lie != nil {
+		p.accuse(a.to.node, lie)
+		return
+	}
+	if peer := p.peers[a.to.node]; peer != nil {
+		peer.failed = 0
+	}
+	p.plan.answered(a, now, size)
+	if p.content == nil && ans.absent != nil {
+		p.refused(a.to.node, refusedAbsent) // it is still fetching the manifest itself
+	}
+}
+
+// hold queues a verified chunk to be written.
+func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer, now time.Time) {
+	p.s.stats.pulled.Add(int64(len(b)))
+	if p.small != nil {
+		p.small[index] = slices.Clone(b)
+	}
+	if len(p.ready) == 0 {
+		p.readyAt = now
+	}
+	buf.refs++
+	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, content: p.content != nil})
+	p.readyBytes += int64(len(b))
+}
+
+// flush writes a batch, when there is a full one, or no more to come, or it has waited long enough;
+// one at a time.
+func (p *pull) flush() {
+	full := p.readyBytes >= batch || p.content != nil && p.plan.missing == 0 || time.Since(p.readyAt) >= batchTime
+	if len(p.ready) == 0 || p.writing > 0 || p.failed != nil || !full {
+		return
+	}
+	n := 0
+	for n < len(p.ready) && p.writing+int64(len(p.ready[n].b)) <= batch {
+		p.writing += int64(len(p.ready[n].b))
+		n++
+	}
+	written := p.ready[:n:n]
+	p.ready = slices.Clone(p.ready[n:])
+	p.readyBytes -= p.writing
+	p.readyAt = time.Now()
+	p.work.Go(func() {
+		err := p.s.keepChunks(written)
+		p.post(func() { p.wrote(written, err) })
+	})
+}
+
+func (p *pull) wrote(written []verified, err error) {
+	p.writing = 0
+	var content int64
+	for _, v := range written {
+		if v.buf.refs--; v.buf.refs == 0 {
+			v.buf.release()
+		}
+		if v.content {
+			content += int64(len(v.b))
+		}
+	}
+	if err != nil {
+		p.failed = fmt.Errorf("keep %d chunks: %w", len(written), err)
+		return
+	}
+	if content > 0 {
+		p.advance(content, p.progress.total)
+	}
+}
+
+// keepChunks writes verified chunks, with their names where the store takes them.
+func (s *Swarm) keepChunks(written []verified) error {
+	ids, chunks := make([]artifact.Digest, len(written)), make([][]byte, len(written))
+	for i, v := range written {
+		ids[i], chunks[i] = v.id, v.b
+	}
+	if store, ok := s.cfg.Chunks.(NamedChunks); ok {
+		return store.WriteNamed(ids, chunks)
+	}
+	return s.cfg.Chunks.Write(chunks)
+}
