@@ -221,8 +221,8 @@ func ask[T any](ctx context.Context, c *Client, method, path string, q url.Value
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	defer resp.close()
+	b, err := io.ReadAll(io.LimitReader(resp.body, maxAnswer+1))
 	if err != nil {
 		return nil, lost(ctx, err)
 	}
@@ -231,7 +231,7 @@ func ask[T any](ctx context.Context, c *Client, method, path string, q url.Value
 	}
 	var d document[T]
 	if err := json.Unmarshal(b, &d); err != nil || d.APIVersion != APIVersion {
-		return nil, Errorf(Failed, "what answered is no meshd that speaks %s (HTTP status %d)", APIVersion, resp.StatusCode)
+		return nil, Errorf(Failed, "what answered is no meshd that speaks %s (HTTP status %d)", APIVersion, resp.status)
 	}
 	if d.Error != nil {
 		return nil, d.Error
@@ -242,17 +242,20 @@ func ask[T any](ctx context.Context, c *Client, method, path string, q url.Value
 // stream sends one request and hands every line but the last to each, with the data that follows it; what each leaves
 // of the data is skipped. It returns the item of the last line.
 func (c *Client) stream(ctx context.Context, method, path string, q url.Values, body io.Reader, each func(Line, io.Reader) error) (json.RawMessage, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the sending of body too
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if body != nil {
+		body = &sending{body, cancel}
+	}
 	resp, err := c.send(ctx, method, path, q, body)
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	defer resp.close()
+	if resp.status != http.StatusOK {
 		return nil, refusal(resp)
 	}
-	in := bufio.NewReaderSize(resp.Body, 64<<10)
+	in := bufio.NewReaderSize(resp.body, 64<<10)
 	for {
 		b, err := readLine(in)
 		if err != nil {
@@ -278,12 +281,33 @@ func (c *Client) stream(ctx context.Context, method, path string, q url.Values, 
 	}
 }
 
+// sending is a body that ends the call with its own error when it cannot be read.
+type sending struct {
+	io.Reader
+	fail context.CancelCauseFunc
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.fail(err)
+	}
+	return n, err
+}
+
+func (s *sending) Close() error {
+	if c, ok := s.Reader.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
 // refusal reads the error that a stream was refused with before it began.
-func refusal(resp *http.Response) error {
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxOrderBytes))
+func refusal(resp *reply) error {
+	b, err := io.ReadAll(io.LimitReader(resp.body, maxOrderBytes))
 	var d document[token]
 	if err != nil || json.Unmarshal(b, &d) != nil || d.Error == nil {
-		return Errorf(Failed, "what answered is no meshd that speaks %s (HTTP status %d)", APIVersion, resp.StatusCode)
+		return Errorf(Failed, "what answered is no meshd that speaks %s (HTTP status %d)", APIVersion, resp.status)
 	}
 	return d.Error
 }

@@ -109,6 +109,19 @@ func TestRefusedPublishTellsWhyAndNotThatThePipeBroke(t *testing.T) {
 	}
 }
 
+func TestTreeThatCannotBeReadEndsThePublish(t *testing.T) {
+	c, _ := serve(t, &fake{}, Options{})
+	broken := errors.New("disk is broken")
+	r, w := io.Pipe()
+	go func() {
+		_, _ = w.Write(make([]byte, 100_000))
+		w.CloseWithError(broken)
+	}()
+	if _, err := c.Publish(t.Context(), "x", "", r, nil); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+}
+
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) {
