@@ -249,7 +249,8 @@ func (b *book) sent(cert *trust.Cert) uint64 {
 }
 
 // met notes what a stream with the verified peer of cert told. from is its far end; dialled says that this
-// node opened it, so that from is where the peer listens. It returns the packets that waited for this.
+// node opened it, so that from is where the peer listens. It returns the packets that waited for this;
+// those of a stream that the peer opened wait for one of our own, whose answer says that the peer knows us.
 func (b *book) met(cert *trust.Cert, p preface, from netip.AddrPort, dialled bool) (held []letter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -262,9 +263,10 @@ func (b *book) met(cert *trust.Cert, p preface, from netip.AddrPort, dialled boo
 	if news {
 		e.boot, e.heard, e.window = p.Boot, true, since(p.Sent)
 	}
-	held, e.held = e.held, nil
-	b.held -= len(held)
-	if !dialled {
+	if dialled {
+		held, e.held = e.held, nil
+		b.held -= len(held)
+	} else {
 		from = netip.AddrPortFrom(from.Addr(), p.Port)
 	}
 	// A packet's source is better than the guess behind an inbound stream, until the peer moves.
@@ -290,6 +292,9 @@ func (b *book) hold(n id.Node, l letter) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e := b.peers[n]
+	if b.held >= heldInAll {
+		b.expireLocked(l.at)
+	}
 	switch {
 	case e == nil || e.revoked:
 		return
@@ -301,6 +306,15 @@ func (b *book) hold(n id.Node, l letter) {
 		b.held++
 	}
 	e.held = append(e.held, l)
+}
+
+// expireLocked drops packets whose stream never came.
+func (b *book) expireLocked(now time.Time) {
+	for _, e := range b.peers {
+		before := len(e.held)
+		e.held = slices.DeleteFunc(e.held, func(l letter) bool { return now.Sub(l.at) > heldFor })
+		b.held -= before - len(e.held)
+	}
 }
 
 // prepare draws the counter of the next packet to n; ok is false where its key or address is not known,

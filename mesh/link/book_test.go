@@ -51,9 +51,11 @@ func TestBookIsSavedWithinSecondsAndAfterAFailure(t *testing.T) {
 			a := w.startWith(1, cfg)
 			a.Learn(w.cert(2), []string{"two.example:1"})
 			time.Sleep(2 * saveEvery) // virtual
+			shelf.mu.Lock()
 			if len(shelf.rows) != 1 || shelf.fail {
 				t.Errorf("%d rows two savings after a failure, want 1", len(shelf.rows))
 			}
+			shelf.mu.Unlock()
 			a.Learn(w.cert(1), []string{"self.example:1"}) // this node is no peer of its own
 			a.Learn(w.cert(3), nil)
 			a.stop()

@@ -241,6 +241,10 @@ func (l *Link) serve(c *Conn) error {
 	if !c.pass.prove(cert.ID) {
 		own.Refused = fmt.Sprintf("%d streams of one node are the limit", maxConnsPerPeer)
 	}
+	if own.Refused == "" {
+		// Before the answer: with that the far end may begin to send packets.
+		l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), false)
+	}
 	if err := writePreface(c, own); err != nil {
 		return fmt.Errorf("node %s: write the preface: %w", cert.ID, err)
 	}
@@ -250,8 +254,6 @@ func (l *Link) serve(c *Conn) error {
 	if err := c.raw.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	from := addrPort(c.raw.RemoteAddr())
-	l.sendHeld(cert.ID, l.book.met(cert, heard, from, false))
 	l.members[proto](l.life, *cert, c)
 	return nil
 }

@@ -154,10 +154,12 @@ func (l *Link) greet(ctx context.Context, c *Conn, proto string, want id.Node) (
 	if err := c.identify(cert); err != nil {
 		return nil, err
 	}
-	if err := writePreface(c, l.preface(cert)); err != nil {
-		return nil, fmt.Errorf("write the preface: %w", err)
-	}
+	// A far end that refused this node has closed the stream: why, is in what it sent before.
+	unsaid := writePreface(c, l.preface(cert))
 	heard, err := readPreface(c)
+	if err == nil && unsaid != nil {
+		err = fmt.Errorf("write the preface: %w", unsaid)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -119,6 +119,33 @@ func TestPacketsOfARunWaitForItsFirstStream(t *testing.T) {
 	})
 }
 
+func TestHeldPacketsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.start(1)
+		send := func() {
+			for n := 2; n < 2+heldInAll; n++ {
+				peer := id.Node{byte(n), byte(n >> 8), 9}
+				a.book.parseText([]byte(peer.String() + " 10.9.9.9:1\n"))
+				for range 2 {
+					must(t, a.Send(peer, 't', nil))
+				}
+			}
+		}
+		for range 3 {
+			send()
+			held := 0
+			for _, e := range a.book.peers {
+				held += len(e.held)
+			}
+			if held != heldInAll || a.book.held != held {
+				t.Errorf("%d packets held, counted as %d, want %d", held, a.book.held, heldInAll)
+			}
+			time.Sleep(2 * heldFor) // virtual
+		}
+	})
+}
+
 func TestReceiverThatRestartedAsksForTheSendersRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
