@@ -318,7 +318,7 @@ func TestOpenRefusesADamagedStore(t *testing.T) {
 	publish(t, c, "app", 1, 1)
 	for k := range shelf.value {
 		if k[0] == prefixRecord {
-			shelf.value[k] = shelf.value[k][:20]
+			shelf.value[k] = shelf.value[k][:len(shelf.value[k])-20]
 		}
 	}
 	if _, err := Open(c.cfg); !errors.Is(err, wire.ErrMalformed) {

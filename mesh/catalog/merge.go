@@ -16,6 +16,10 @@ type incoming struct {
 	encoded []byte
 }
 
+func (in incoming) verify(key ed25519.PublicKey) error {
+	return in.Record.verify(in.encoded[:len(in.encoded)-tailBytes], key)
+}
+
 // decodePage reads the records of a page. The error is about form or a limit.
 func decodePage(encoded [][]byte) ([]incoming, error) {
 	page := make([]incoming, len(encoded))
@@ -79,7 +83,7 @@ func (c *Catalog) verify(batch []incoming) ([]incoming, error) {
 		if err := c.readBody(in.entry, key); err != nil || in.cert == nil {
 			return err
 		}
-		return in.Verify(in.cert.Key)
+		return in.verify(in.cert.Key)
 	})
 	if err != nil {
 		return nil, err
@@ -108,7 +112,7 @@ func (c *Catalog) verify(batch []incoming) ([]incoming, error) {
 		if in.Kind == KindCert {
 			return nil
 		}
-		if err := in.Verify(keys[in.Log.Origin]); err != nil {
+		if err := in.verify(keys[in.Log.Origin]); err != nil {
 			return err
 		}
 		return c.readBody(in.entry, key)

@@ -15,8 +15,12 @@ import (
 func (c *Catalog) Live(scope string, kind uint8, prefix string) []Record {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	var out []Record
-	c.set.live(kindKey{scope, kind}, prefix, func(e *entry) { out = append(out, e.Record) })
+	var found []*entry
+	c.set.live(kindKey{scope, kind}, prefix, func(e *entry) { found = append(found, e) })
+	out := make([]Record, len(found))
+	for i, e := range found {
+		out[i] = e.Record
+	}
 	return out
 }
 

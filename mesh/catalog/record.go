@@ -94,12 +94,8 @@ type core struct {
 	At     int64
 }
 
-// encoded is a record on disk and on the wire. The core is kept as the bytes that were hashed.
-type encoded struct {
-	Core []byte
-	Live artifact.Digest
-	Sig  [64]byte
-}
+// tailBytes is what follows the core in the encoding of a record: Live, then Sig, as they are.
+const tailBytes = 33 + 64
 
 var scopes = [...]string{1: ScopeNodes, 2: ScopeMain}
 
@@ -147,13 +143,14 @@ func toSign(core []byte, live artifact.Digest) []byte {
 	return append(b, core...)
 }
 
-// Encode returns the canonical bytes of the record.
+// Encode returns the canonical bytes of the record, on disk and on the wire: the wire-encoded core, whose
+// SHA-256 Live sums up, then Live and Sig.
 func (r *Record) Encode() ([]byte, error) {
 	c, err := r.core()
 	if err != nil {
 		return nil, err
 	}
-	return wire.Marshal(recordVersion, &encoded{Core: c, Live: r.Live, Sig: r.Sig})
+	return append(append(c, r.Live[:]...), r.Sig[:]...), nil
 }
 
 // DecodeRecord reads what Encode writes and checks form and limits; it knows no key, so the signature
@@ -172,22 +169,26 @@ func (r *Record) Verify(key ed25519.PublicKey) error {
 	if err != nil {
 		return err
 	}
+	return r.verify(c, key)
+}
+
+func (r *Record) verify(core []byte, key ed25519.PublicKey) error {
 	if len(key) != ed25519.PublicKeySize || id.FromKey(key) != r.Log.Origin {
 		return fmt.Errorf("record %d of %s: the key is not its origin's", r.Seq, r.Log.Origin.Short())
 	}
-	if !ed25519.Verify(key, toSign(c, r.Live), r.Sig[:]) {
+	if !ed25519.Verify(key, toSign(core, r.Live), r.Sig[:]) {
 		return fmt.Errorf("record %d of %s: %w: its signature is not by its origin", r.Seq, r.Log.Origin.Short(), ErrMalformed)
 	}
 	return nil
 }
 
 func decodeEntry(b []byte) (*entry, error) {
-	var outer encoded
-	if err := wire.Unmarshal(b, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &outer); err != nil {
-		return nil, fmt.Errorf("record: %w", err)
+	if len(b) <= tailBytes {
+		return nil, fmt.Errorf("record: %w: %d bytes", ErrMalformed, len(b))
 	}
+	said, tail := b[:len(b)-tailBytes], b[len(b)-tailBytes:]
 	var c core
-	if err := wire.Unmarshal(outer.Core, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &c); err != nil {
+	if err := wire.Unmarshal(said, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &c); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if c.Scope == 0 || int(c.Scope) >= len(scopes) {
@@ -195,10 +196,10 @@ func decodeEntry(b []byte) (*entry, error) {
 	}
 	e := &entry{
 		Record: Record{
-			Log: LogID{c.Origin, c.Epoch, scopes[c.Scope]}, Seq: c.Seq, Live: outer.Live, Kind: c.Kind,
-			Name: c.Name, Body: c.Body, At: time.UnixMilli(c.At).UTC(), Sig: outer.Sig,
+			Log: LogID{c.Origin, c.Epoch, scopes[c.Scope]}, Seq: c.Seq, Live: artifact.Digest(tail[:33]), Kind: c.Kind,
+			Name: c.Name, Body: c.Body, At: time.UnixMilli(c.At).UTC(), Sig: [64]byte(tail[33:]),
 		},
-		hash: sha256.Sum256(outer.Core),
+		hash: sha256.Sum256(said),
 	}
 	return e, e.check(len(b))
 }

@@ -368,7 +368,7 @@ func (s *set) liveName(key nameKey, emit func(*entry)) {
 
 // lastWithdrawal is the newest withdrawal of an artifact's name by an origin, over all its epochs.
 func (s *set) lastWithdrawal(key nameKey, origin id.Node) *entry {
-	if key.kind != KindArtifact {
+	if key.kind != KindArtifact || s.listed[kindKey{ScopeMain, KindWithdraw}] == nil {
 		return nil
 	}
 	var last *entry

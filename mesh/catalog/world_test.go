@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"meshd/mesh/id"
 	"meshd/mesh/trust"
 	"meshd/mesh/wire"
 	"meshd/store/artifact"
@@ -128,22 +127,18 @@ func (m *memory) Apply(keys, values [][]byte) error {
 }
 
 func (m *memory) apply(keys, values [][]byte) {
-	fresh := false
 	for i, k := range keys {
-		_, had := m.value[string(k)]
-		if values[i] != nil {
+		at, had := slices.BinarySearch(m.keys, string(k))
+		switch {
+		case values[i] != nil:
 			m.value[string(k)] = bytes.Clone(values[i])
 			if !had {
-				m.keys = append(m.keys, string(k))
-				fresh = true
+				m.keys = slices.Insert(m.keys, at, string(k))
 			}
-		} else if had {
+		case had:
 			delete(m.value, string(k))
+			m.keys = slices.Delete(m.keys, at, at+1)
 		}
-	}
-	m.keys = slices.DeleteFunc(m.keys, func(k string) bool { _, ok := m.value[k]; return !ok })
-	if fresh {
-		slices.Sort(m.keys)
 	}
 }
 
@@ -270,10 +265,6 @@ func names(list []Record) []string {
 		out = append(out, fmt.Sprintf("%s@%d", r.Name, r.Seq))
 	}
 	return out
-}
-
-func find(list []Record, origin id.Node) int {
-	return slices.IndexFunc(list, func(r Record) bool { return r.Log.Origin == origin })
 }
 
 // proxy carries frames from x to y and lets edit change their bodies; it ends when a side closes.
