@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"meshd/agent/control"
+)
+
+func getCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "get NAME[@VERSION] PATH",
+		Short: "Fetch an artifact into a file or folder",
+		Long: `Get has the daemon fetch an artifact, from whichever nodes hold it, and writes it to PATH: a file or a folder, as it
+was published. Without VERSION the latest is taken. PATH may not exist yet; after an error there is nothing at PATH.
+Nothing is ever written outside PATH.`,
+		Example: `  meshctl get app ./app
+  meshctl get app@1.4.0 /tmp/app
+  meshctl get postcard/container_1@3 ./postcard`,
+		Args:              between(2, 2),
+		ValidArgsFunction: completeWith(a, artifactNames),
+	}
+	cmd.RunE = a.ask(func(ctx context.Context, c *control.Client, args []string) error {
+		m := &meter{out: a.stderr, on: a.errTTY, now: a.now, what: "get " + escape(args[0])}
+		r, w := io.Pipe()
+		unpacked := make(chan error, 1)
+		go func() {
+			err := control.Unpack(r, args[1], control.Limits{})
+			r.CloseWithError(err)
+			unpacked <- err
+		}()
+		err := c.Get(ctx, args[0], w, m.progress)
+		w.CloseWithError(err)
+		unpackErr := <-unpacked
+		m.clear()
+		if err != nil && !errors.Is(err, unpackErr) {
+			return err
+		}
+		return unpackErr
+	})
+	return cmd
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meshd/agent/control"
+)
+
+const watchEvery = 2 * time.Second
+
+// listFlags adds the flags that commands with a list share.
+func listFlags(a *app, cmd *cobra.Command) {
+	cmd.Flags().StringArrayVarP(&a.labels, "label", "l", nil, "only items with this `key=value`: a tag, or a field of -o json; all of several")
+	cmd.Flags().DurationVar(&a.watch, "watch", 0, "go on showing it, anew every 2s or `EVERY` (--watch=5s), until interrupted")
+	cmd.Flags().Lookup("watch").NoOptDefVal = watchEvery.String()
+}
+
+// list asks once, or with --watch again and again, and prints what the labels leave.
+func list[T any](ctx context.Context, a *app, l listing[T], ask func(context.Context) ([]T, error)) ([]T, error) {
+	match, err := parseLabels[T](a.labels)
+	if err != nil {
+		return nil, err
+	}
+	if a.watch > 0 && (a.format == "json" || a.format == "name") {
+		return nil, control.Errorf(control.Usage, "--watch cannot go on in format %q: use -o ndjson", a.format)
+	}
+	shown := map[string]bool{}
+	for {
+		items, err := ask(ctx)
+		if err != nil {
+			return nil, err
+		}
+		kept := []T{}
+		for _, item := range items {
+			ok, err := match(item)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				kept = append(kept, item)
+			}
+		}
+		text, err := render(a, l, kept)
+		if err != nil {
+			return nil, err
+		}
+		if a.watch == 0 {
+			_, err = a.stdout.Write(text)
+			return kept, err
+		}
+		if shown, err = a.redraw(text, shown); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(a.watch):
+		}
+	}
+}
+
+// redraw clears a terminal and shows text; elsewhere it appends the lines that were not there the last time.
+func (a *app) redraw(text []byte, before map[string]bool) (map[string]bool, error) {
+	if a.outTTY && a.format != "ndjson" {
+		_, err := fmt.Fprintf(a.stdout, "\x1b[H\x1b[2J%s", text)
+		return before, err
+	}
+	now := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		now[line] = true
+		if before[line] {
+			continue
+		}
+		if _, err := fmt.Fprint(a.stdout, line); err != nil {
+			return nil, err
+		}
+	}
+	return now, nil
+}
+
+// parseLabels returns the test that -l asks for. A label is a tag where the items have tags, else a field by its name
+// in JSON; a list matches when it holds the value.
+func parseLabels[T any](labels []string) (func(T) (bool, error), error) {
+	var none T
+	known, err := fields(none)
+	if err != nil {
+		return nil, err
+	}
+	for _, label := range labels {
+		key, _, ok := strings.Cut(label, "=")
+		if !ok || key == "" {
+			return nil, control.Errorf(control.Usage, "label %q: want key=value", label)
+		}
+		if _, isField := known[key]; !isField && known["tags"] == nil {
+			return nil, control.Errorf(control.Usage, "label %q: there is no field %q here: see the fields with -o json", label, key)
+		}
+	}
+	return func(item T) (bool, error) {
+		if len(labels) == 0 {
+			return true, nil
+		}
+		have, err := fields(item)
+		if err != nil {
+			return false, err
+		}
+		tags := map[string]string{}
+		if raw := have["tags"]; raw != nil {
+			if err := json.Unmarshal(raw, &tags); err != nil {
+				return false, err
+			}
+		}
+		for _, label := range labels {
+			key, want, _ := strings.Cut(label, "=")
+			if tag, ok := tags[key]; ok {
+				if tag != want {
+					return false, nil
+				}
+			} else if !holds(have[key], want) {
+				return false, nil
+			}
+		}
+		return true, nil
+	}, nil
+}
+
+func fields[T any](item T) (map[string]json.RawMessage, error) {
+	b, err := json.Marshal(item)
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]json.RawMessage{}
+	return m, json.Unmarshal(b, &m)
+}
+
+// holds reports whether a JSON value is want, or a list of strings with want in it.
+func holds(raw json.RawMessage, want string) bool {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text == want
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) == nil {
+		for _, s := range list {
+			if s == want {
+				return true
+			}
+		}
+		return false
+	}
+	return string(raw) == want
+}

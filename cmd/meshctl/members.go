@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meshd/agent/control"
+)
+
+func membersCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "members",
+		Short: "Show the nodes of the mesh as this node sees them",
+		Long: `Members shows every node that this node has heard of, itself included. Nodes that are away stay listed.
+
+STATUS is alive, suspect, left, failed or asleep. PROMISES counts those kept or repaired of all that the node plays.
+SEEN is the age of what we know: a node writes its roles and promises itself, and others pass them on.
+-o wide adds ID, KIND (member or leaf), TAGS, VERSION and PLATFORM.`,
+		Example: `  meshctl members
+  meshctl members -l kind=parent -o wide
+  meshctl members --watch
+  meshctl members -o json`,
+		Args: between(0, 0),
+	}
+	cmd.RunE = a.ask(func(ctx context.Context, c *control.Client, _ []string) error {
+		_, err := list(ctx, a, memberListing(a), c.Members)
+		return err
+	})
+	listFlags(a, cmd)
+	return cmd
+}
+
+func memberListing(a *app) listing[control.Member] {
+	type m = control.Member
+	return listing[m]{
+		name: func(m m) string { return m.Name },
+		tone: func(m m) tone { return outcomeTone(m.Status) },
+		columns: []column[m]{
+			{"NAME", false, func(m m) string { return m.Name }},
+			{"ID", true, func(m m) string { return m.ID }},
+			{"STATUS", false, func(m m) string { return m.Status }},
+			{"KIND", true, func(m m) string { return m.Kind }},
+			{"ROLES", false, func(m m) string { return commas(m.Roles) }},
+			{"ADDRESS", false, func(m m) string { return m.Address }},
+			{"RTT", false, func(m m) string { return rttText(m.RTTSeconds) }},
+			{"PROMISES", false, func(m m) string { return countsText(m.Promises) }},
+			{"SCORE", false, func(m m) string { return m.Score }},
+			{"TAGS", true, func(m m) string { return tagsText(m.Tags) }},
+			{"VERSION", true, func(m m) string { return m.Version }},
+			{"PLATFORM", true, func(m m) string { return m.Platform }},
+			{"SEEN", false, func(m m) string { return agoText(a.now(), m.LastSeen) }},
+		},
+	}
+}
+
+// countsText writes how many promises hold of how many there are.
+func countsText(c control.Counts) string {
+	good := c.Kept + c.Repaired
+	return fmt.Sprintf("%d/%d", good, good+c.Failed+c.Waiting+c.Drifted)
+}
+
+// tagsText writes tags sorted by key.
+func tagsText(tags map[string]string) string {
+	pairs := []string{}
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		pairs = append(pairs, k+"="+tags[k])
+	}
+	return strings.Join(pairs, ",")
+}
