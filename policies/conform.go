@@ -27,7 +27,7 @@ func conform(k kind, v cty.Value) (cty.Value, error) {
 		if err != nil || !n.IsKnown() {
 			return n, err
 		}
-		if i, ok := whole(n); !ok || i < 0 || i > 1<<31 {
+		if i, ok := whole(n); !ok || i < 0 || i >= 1<<31 {
 			return n, errors.New("a whole number from 0 is needed")
 		}
 		return n, nil

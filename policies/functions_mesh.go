@@ -55,8 +55,7 @@ func (ev *evaluator) meshFunctions(l *library) {
 		ctx.Variables[meterName] = cty.CapsuleVal(meterType, l.fuel)
 		v, diags := x.Value(ctx)
 		if diags.HasErrors() {
-			d := diags[0]
-			return cty.NilVal, fmt.Errorf("%s: %s", place(*d.Subject), plainDiag(d))
+			return cty.NilVal, errors.New(fuelDiag(l.fuel, x.Range(), diags))
 		}
 		return v, nil
 	})

@@ -124,7 +124,7 @@ func (w Window) Next(t time.Time) time.Time {
 	}
 	_, turn := local.ZoneBounds() // the clocks change
 	consider(turn)
-	for day := -1; day <= 8; day++ {
+	for day := -1; day <= 15; day++ { // the clocks may take the hour of one week away
 		for _, m := range []int{w.from, w.to, 0} { // midnight: the day may stop to count
 			edge := time.Date(local.Year(), local.Month(), local.Day()+day, 0, m, 0, 0, w.zone)
 			for _, twice := range []time.Duration{-time.Hour, 0, time.Hour} { // an hour may come twice
