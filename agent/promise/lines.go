@@ -48,8 +48,9 @@ func split(entries []string) []string {
 
 // apply gives back text itself, byte for byte, when nothing is to be done.
 //
-// Lines that match give way: the first of them to those present lines that the rest of the text has not,
-// the others to nothing. Without a match the missing lines go to the end, in their order.
+// Lines that match, and are not themselves promised, give way: the first of them to those present lines
+// that the rest of the text has not, the others to nothing. Without such a line the missing ones go to the
+// end, in their order.
 func (e *lineEdit) apply(text string) string {
 	var old []string
 	if text != "" {
@@ -62,8 +63,10 @@ func (e *lineEdit) apply(text string) string {
 			continue
 		}
 		if e.match != nil && e.match.MatchString(line) {
-			if at < 0 {
+			if promised := slices.Contains(e.present, line); !promised && at < 0 {
 				at = len(kept)
+			} else if promised && !slices.Contains(kept, line) {
+				kept = append(kept, line)
 			}
 			continue
 		}

@@ -24,6 +24,8 @@ func TestLineEdit(t *testing.T) {
 		{"in place of the first match", policies.Lines{Present: []string{"Port 22"}, Match: "^#?Port"}, "a\n#Port 1\nb\nPort 2\n", "a\nPort 22\nb\n"},
 		{"no match: at the end", policies.Lines{Present: []string{"Port 22"}, Match: "^Port"}, "a\n", "a\nPort 22\n"},
 		{"the match is the line itself", policies.Lines{Present: []string{"Port 22"}, Match: "^Port"}, "Port 22\na\n", "Port 22\na\n"},
+		{"a match that is promised stays where it is", policies.Lines{Present: []string{"b", "", "ba"}, Match: "^b"}, "b\n\nba\n", "b\n\nba\n"},
+		{"a promised match twice", policies.Lines{Present: []string{"b"}, Match: "^b"}, "b\na\nb\nbb\n", "b\na\n"},
 		{"an entry of two lines", policies.Lines{Present: []string{"a\nb\n"}}, "b\n", "b\na\n"},
 		{"empty lines are kept", policies.Lines{Present: []string{"z"}}, "\n\na\n\n", "\n\na\n\nz\n"},
 	}
