@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"meshd/agent/promise"
 	"meshd/mesh"
 	"meshd/mesh/link"
+	"meshd/policies"
 	"meshd/roles"
 	"meshd/store"
 )
@@ -211,17 +213,25 @@ func (a *Agent) setOffline(d time.Duration, on bool) {
 func (l *loop) heardMesh(ctx context.Context) {
 	l.world.hear(l.liveMembers())
 	l.considerScore(ctx)
-	root := l.a.mesh.Catalog().Root()
-	if root == l.catalogRoot {
+	now := l.a.supply.index.get()
+	if now == l.heard {
 		return
 	}
-	l.catalogRoot = root
+	names, all := now.changedSince(l.heard)
+	l.heard = now
+	if len(names) == 0 && !all {
+		return
+	}
 	for _, in := range l.instances {
-		if in.p.Type == "want" {
+		if w, ok := in.p.Spec.(policies.Want); ok && (all || wants(w, names)) {
 			l.wake(in, Cause{Text: "news from the mesh"})
 		}
 	}
 	l.a.copySoon()
+}
+
+func wants(w policies.Want, names []string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return policies.MatchName(w.Name, name) })
 }
 
 // logWriter lets keepers print reports to the log, a line at a time.

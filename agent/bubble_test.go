@@ -170,7 +170,12 @@ func (f *fleet) end() {
 	for _, name := range slices.Sorted(maps.Keys(f.nodes)) {
 		f.halt(f.nodes[name], false)
 	}
+	time.Sleep(memberlistRest)
 }
+
+// memberlistRest is how long memberlist's probes and suspicions outlive their Shutdown; a bubble's clock
+// stands still once the test has returned.
+const memberlistRest = 40 * time.Second
 
 func (f *fleet) publishScore(text string) {
 	var b bytes.Buffer

@@ -303,8 +303,8 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 		return control.Artifact{}, control.Errorf(control.Failed, "neither the charter nor the score's access lets this node publish %q; nobody would take it", name)
 	}
 	if version != "" {
-		for _, o := range d.a.supply.offers(name) {
-			if o.ref.Name == name && o.body.Semver == version && o.ref.Version.By == d.a.mesh.Self() {
+		for _, o := range d.a.supply.named(name) {
+			if o.body.Semver == version && o.ref.Version.By == d.a.mesh.Self() {
 				return control.Artifact{}, control.Errorf(control.Failed, "%s %s is published already (hash %s); give another version", name, version, o.ref.Tree.Short())
 			}
 		}
@@ -385,8 +385,8 @@ func (d door) waitCopies(ctx context.Context, o offered) []id.Node {
 func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(control.Line)) error {
 	name, version, pinned := strings.Cut(ref, "@")
 	var best *offered
-	for _, o := range d.a.supply.offers(name) {
-		if o.ref.Name == name && (!pinned || o.shown() == version || fmt.Sprint(o.body.Counter) == version) && d.a.supply.trusted(o) {
+	for _, o := range d.a.supply.named(name) {
+		if (!pinned || o.shown() == version || fmt.Sprint(o.body.Counter) == version) && d.a.supply.trusted(o) {
 			best = &o
 		}
 	}

@@ -30,8 +30,8 @@ type loop struct {
 
 	inForce, refused *scoreState
 	fetchingScore    bool
-	scoreRetry       time.Time // when a score that could not be fetched is tried again
-	catalogRoot      [33]byte
+	scoreRetry       time.Time                 // when a score that could not be fetched is tried again
+	heard            *offers                   // what was offered when the loop last looked
 	played           map[policies.Address]bool // blocks of the program that is being put in force; nil else
 
 	instances map[policies.Address]*instance
@@ -158,7 +158,7 @@ func (l *loop) turn(ctx context.Context) error {
 	next := now.Add(time.Hour)
 	next = earlier(next, l.clock.next())
 	next = earlier(next, l.world.next())
-	if !l.scoreRetry.IsZero() && now.After(l.scoreRetry) {
+	if !l.scoreRetry.IsZero() && !now.Before(l.scoreRetry) {
 		l.scoreRetry = time.Time{}
 		l.considerScore(ctx)
 	}

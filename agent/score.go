@@ -123,8 +123,8 @@ func (o offered) state() scoreState {
 // newestScore is the newest live record of a score key; nil if none.
 func (l *loop) newestScore() *offered {
 	var best *offered
-	for _, o := range l.a.supply.offers(scoreName) {
-		if o.ref.Name != scoreName || !l.a.mesh.Charter().IsScoreKey(o.ref.Version.By) {
+	for _, o := range l.a.supply.named(scoreName) {
+		if !l.a.mesh.Charter().IsScoreKey(o.ref.Version.By) {
 			continue
 		}
 		if cert, ok := l.a.mesh.Catalog().Cert(o.ref.Version.By); !ok || l.a.mesh.Catalog().Revoked(cert.Key) {
@@ -342,10 +342,8 @@ func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
 // namesOf lists the names under which a root is offered, by anybody.
 func (a *Agent) namesOf(root artifact.Digest) []string {
 	var names []string
-	for _, o := range a.supply.offers("") {
-		if o.ref.Root == root {
-			names = append(names, o.ref.Name)
-		}
+	for _, o := range a.supply.index.get().byRoot[root] {
+		names = append(names, o.ref.Name)
 	}
 	return names
 }

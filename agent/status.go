@@ -12,9 +12,11 @@ import (
 )
 
 const (
-	statusEvery = 5 * time.Second // at most, and at most every members/10 s (SPEC 6)
-	copyEvery   = time.Minute     // copies are looked at with no event
-	copyAtOnce  = 4               // pulls of copies under way
+	statusEvery = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
+	statusBurst = 3                      // changes that go out with no wait
+	statusLook  = 500 * time.Millisecond // how soon a change is seen, while they may
+	copyEvery   = time.Minute            // copies are looked at with no event
+	copyAtOnce  = 4                      // pulls of copies under way
 	copyTimeout = 10 * time.Minute
 	renewEvery  = time.Hour
 	maxDeclared = 16 // declared tags and roles that fit a status record
@@ -34,8 +36,13 @@ func (a *Agent) countOutcomes(l *loop) {
 }
 
 // tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
+//
+// A few changes go out at once (a node that starts changes several times in its first seconds); in the long
+// run there is one every `every`.
 func (a *Agent) tellStatus(ctx context.Context) error {
 	var told string
+	burst := statusBurst
+	last := time.Now()
 	for {
 		body, err := a.status(ctx)
 		if err == nil {
@@ -43,13 +50,21 @@ func (a *Agent) tellStatus(ctx context.Context) error {
 			if b, err = catalog.EncodeStatus(body); err == nil && string(b) != told {
 				if _, err = a.mesh.Publish(ctx, catalog.KindStatus, "", b, 0); err == nil {
 					told = string(b)
+					burst--
 				}
 			}
 		}
 		if err != nil && ctx.Err() == nil {
 			a.cfg.Log.Warn("the own status can't be told", "error", err)
 		}
-		wait := max(statusEvery, time.Duration(len(a.mesh.Alive()))*time.Second/10)
+		every := max(statusEvery, time.Duration(len(a.mesh.Alive()))*time.Second/10)
+		if time.Since(last) >= every {
+			burst, last = min(burst+1, statusBurst), time.Now()
+		}
+		wait := statusLook
+		if burst <= 0 {
+			wait = every
+		}
 		select {
 		case <-ctx.Done():
 			return nil

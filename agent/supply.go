@@ -39,6 +39,7 @@ const (
 // concurrent use; per promise it is called from one goroutine at a time.
 type supply struct {
 	a      *Agent
+	index  offerIndex
 	placed Shelf // promise address -> its placements, as JSON behind a version byte
 
 	publishing sync.Mutex // one version at a time: counters are read and written
@@ -57,7 +58,7 @@ type runInfo struct {
 
 func newSupply(a *Agent, shelf Shelf) *supply {
 	return &supply{
-		a: a, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
+		a: a, index: offerIndex{mesh: a.mesh}, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
 		told: map[string]catalog.PlacedBody{},
 	}
 }
@@ -239,43 +240,16 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n], "")
 }
 
-// An offered is one live artifact record.
-type offered struct {
-	ref  artifact.Ref
-	body catalog.ArtifactBody
-	at   time.Time
-}
-
-func (o offered) shown() string {
-	return cmp.Or(o.body.Semver, strconv.FormatUint(o.body.Counter, 10))
-}
-
-func (o offered) cause() promise.ArtifactCause {
-	return promise.ArtifactCause{
-		Name: o.ref.Name, Version: o.shown(), Hash: o.ref.Tree.String(), Publisher: o.ref.Version.By.String(),
-	}
-}
-
 // offers lists the live artifact records whose name begins with prefix, oldest first within a name.
-func (s *supply) offers(prefix string) []offered {
-	var out []offered
-	for _, r := range s.a.mesh.Catalog().Live(catalog.ScopeMain, catalog.KindArtifact, prefix) {
-		ref, body, err := r.Ref()
-		if err != nil {
-			continue // of a newer format; verified when stored
-		}
-		out = append(out, offered{ref: ref, body: body, at: r.At})
-	}
-	slices.SortStableFunc(out, func(x, y offered) int {
-		return cmp.Or(strings.Compare(x.ref.Name, y.ref.Name), x.ref.Compare(y.ref))
-	})
-	return out
-}
+func (s *supply) offers(prefix string) []offered { return s.index.get().prefixed(prefix) }
+
+// named lists those of one name, oldest first.
+func (s *supply) named(name string) []offered { return s.index.get().byName[name] }
 
 func (s *supply) ownNewest(name string) (offered, bool) {
 	var best offered
-	for _, o := range s.offers(name) {
-		if o.ref.Name == name && o.ref.Version.By == s.a.mesh.Self() {
+	for _, o := range s.named(name) {
+		if o.ref.Version.By == s.a.mesh.Self() {
 			best = o
 		}
 	}
@@ -284,10 +258,8 @@ func (s *supply) ownNewest(name string) (offered, bool) {
 
 func (s *supply) highest(name string) uint64 {
 	var n uint64
-	for _, o := range s.offers(name) {
-		if o.ref.Name == name {
-			n = max(n, o.body.Counter)
-		}
+	for _, o := range s.named(name) {
+		n = max(n, o.body.Counter)
 	}
 	return n
 }
@@ -437,10 +409,8 @@ func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string
 }
 
 func (s *supply) find(root artifact.Digest) *offered {
-	for _, o := range s.offers("") {
-		if o.ref.Root == root {
-			return &o
-		}
+	if list := s.index.get().byRoot[root]; len(list) > 0 {
+		return &list[0]
 	}
 	return nil
 }

@@ -147,8 +147,8 @@ func (a *Agent) whyStart(ctx context.Context, subject string) ([]mesh.Entry, err
 	}
 	name, _, _ := strings.Cut(subject, "@")
 	var newest *offered
-	for _, o := range a.supply.offers(name) {
-		if o.ref.Name == name && (subject == name || subject == name+"@"+o.shown()) {
+	for _, o := range a.supply.named(name) {
+		if subject == name || subject == name+"@"+o.shown() {
 			newest = &o
 		}
 	}
