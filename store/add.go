@@ -138,7 +138,7 @@ func scanSource(ctx context.Context, o AddOptions) (*os.Root, []item, error) {
 		sc := scanner{ctx: ctx, root: dir, items: map[string]item{}}
 		var info os.FileInfo
 		if info, err = dir.Lstat(file); err == nil {
-			err = sc.take("", file, info)
+			err = sc.take(dir, file, "", file, info)
 		}
 		items = sc.sorted()
 	case o.Base != "":

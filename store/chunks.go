@@ -47,7 +47,7 @@ func (s *Store) Read(id artifact.Digest, buf []byte) ([]byte, error) {
 		if err == nil && crc32.Checksum(b, castagnoli) == r.crc {
 			return b, nil
 		}
-		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.EIO) {
+		if err != nil && !isDamage(err) {
 			return nil, fmt.Errorf("read chunk %s: %w", id.Short(), err)
 		}
 		// Either the bytes are damaged, or Collect moved them since we looked.
@@ -60,6 +60,11 @@ func (s *Store) Read(id artifact.Digest, buf []byte) ([]byte, error) {
 			return nil, fmt.Errorf("read chunk %s: its bytes on disk are damaged, and forgotten now: fetch it again: %w", id.Short(), ErrMissing)
 		}
 	}
+}
+
+// isDamage tells bytes that are lost from a moment in which they cannot be read.
+func isDamage(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EIO)
 }
 
 // locate returns the row of a chunk, and the bytes if they are inline.

@@ -273,7 +273,11 @@ func (s *Store) rewritePack(ctx context.Context, number uint32, rows []newRow) e
 			return err
 		}
 		b := make([]byte, r.n)
-		if err := s.packs.read(r.pack, int64(r.off), b); err != nil || crc32.Checksum(b, castagnoli) != r.crc {
+		err := s.packs.read(r.pack, int64(r.off), b)
+		if err != nil && !isDamage(err) {
+			return err
+		}
+		if err != nil || crc32.Checksum(b, castagnoli) != r.crc {
 			damaged = append(damaged, r)
 			continue
 		}
@@ -291,38 +295,50 @@ func (s *Store) rewritePack(ctx context.Context, number uint32, rows []newRow) e
 			return err
 		}
 	}
-	err := s.commit(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketChunks)
-		for i, to := range moved {
-			v := b.Get(to.id[:])
-			if v == nil {
-				continue
-			}
-			now, err := decodeRow(v)
-			if err != nil {
-				return err
-			}
-			if now.inline != nil || now.pack != number {
-				continue
-			}
-			to.generation = now.generation
-			if err := b.Put(to.id[:], to.encode()); err != nil {
-				return err
-			}
-			if err := raisePackEnd(tx, to.pack, spans[i].to); err != nil {
-				return err
-			}
-		}
-		for _, r := range damaged {
-			if err := b.Delete(r.id[:]); err != nil { // a row never moves between packs but here
-				return err
-			}
-		}
-		return tx.Bucket(bucketPacks).Delete(packKey(number))
-	})
+	err := s.commit(func(tx *bbolt.Tx) error { return moveRows(tx, number, moved, spans, damaged) })
 	if err != nil {
 		return err
 	}
 	s.losses.Add(1)
 	return s.packs.remove(number)
+}
+
+// moveRows lets rows that still are in the pack name their new places, moved[i] in spans[i], drops the
+// damaged ones, and then the pack.
+func moveRows(tx *bbolt.Tx, number uint32, moved []newRow, spans []span, damaged []newRow) error {
+	b := tx.Bucket(bucketChunks)
+	for i, to := range moved {
+		v := b.Get(to.id[:])
+		if v == nil {
+			continue
+		}
+		now, err := decodeRow(v)
+		if err != nil {
+			return err
+		}
+		if now.inline != nil || now.pack != number {
+			continue
+		}
+		to.generation = now.generation
+		if err := b.Put(to.id[:], to.encode()); err != nil {
+			return err
+		}
+		if err := raisePackEnd(tx, to.pack, spans[i].to); err != nil {
+			return err
+		}
+	}
+	for _, r := range damaged {
+		v := b.Get(r.id[:])
+		if v == nil {
+			continue
+		}
+		now, err := decodeRow(v)
+		if err == nil && now.sameBytes(r.row) { // else it was fetched again meanwhile
+			err = b.Delete(r.id[:])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Bucket(bucketPacks).Delete(packKey(number))
 }

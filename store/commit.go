@@ -31,6 +31,16 @@ type turn struct {
 // commit runs apply in a transaction that is durable on return. Others' changes may be in the same
 // transaction, in order of arrival. apply may run more than once: it must only read and write tx.
 func (s *Store) commit(apply func(tx *bbolt.Tx) error) error {
+	if err := s.step("before commit"); err != nil {
+		return err
+	}
+	if err := s.commitInTurn(apply); err != nil {
+		return err
+	}
+	return s.step("after commit")
+}
+
+func (s *Store) commitInTurn(apply func(tx *bbolt.Tx) error) error {
 	c := &change{apply: apply, turn: make(chan turn, 1)}
 	q := &s.commits
 	q.mu.Lock()

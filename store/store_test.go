@@ -101,7 +101,8 @@ func TestChunksSurviveReopen(t *testing.T) {
 func TestSecondMeshdIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir)
-	_, err := Open(dir, Options{})
+	var err error
+	synctest.Test(t, func(*testing.T) { _, err = Open(dir, Options{}) }) // it waits a second, in vain
 	if err == nil || !strings.Contains(err.Error(), "in use by another meshd") || !strings.Contains(err.Error(), dir) {
 		t.Fatalf("got %v", err)
 	}

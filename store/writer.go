@@ -205,9 +205,6 @@ func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
 		}
 	}
 	slices.SortFunc(w.rows, func(a, b newRow) int { return a.id.Compare(b.id) })
-	if err := w.s.step("before commit"); err != nil {
-		return err
-	}
 	err := w.s.commit(func(tx *bbolt.Tx) error {
 		if err := w.putRows(tx); err != nil {
 			return err
@@ -230,7 +227,7 @@ func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
 	}
 	w.rows, w.spans, w.bytes = w.rows[:0], nil, 0
 	clear(w.taken)
-	return w.s.step("after commit")
+	return nil
 }
 
 func (w *writer) putRows(tx *bbolt.Tx) error {
