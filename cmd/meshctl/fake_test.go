@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"meshd/agent/control"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return noon.Add(-d) }
+
+// fake is a node of a small mesh, with a name in it that means harm to terminals. It remembers what is published.
+type fake struct {
+	version string // of the last publish
+	tree    []byte // of the last publish
+	score   control.Score
+}
+
+func (f *fake) Members(context.Context) ([]control.Member, error) {
+	return []control.Member{
+		{
+			Name: "container_1", ID: "0c", Status: "failed", Kind: "leaf", Address: "127.0.0.1:6375",
+			Roles: []string{"builder", "containers"}, Promises: control.Counts{Kept: 3, Waiting: 1}, Score: "postcards 1.0.0",
+			Version: "v0.1.0", Platform: "linux/arm64", LastSeen: ago(3 * time.Minute), Tags: map[string]string{"site": "oslo"},
+		},
+		{Name: "evil\x1b[2J\nname", Status: "suspect", Kind: "member", LastSeen: ago(49 * time.Hour)},
+		{
+			Name: "host", ID: "0a", Status: "alive", Kind: "member", Self: true, Address: "127.0.0.1:6374", RTTSeconds: 0.00042,
+			Roles: []string{"parent"}, Promises: control.Counts{Kept: 5, Repaired: 1}, Score: "postcards 1.0.0",
+			Version: "v0.1.0", Platform: "linux/amd64", LastSeen: noon, Tags: map[string]string{"kind": "parent", "a": "b"},
+		},
+	}, nil
+}
+
+func (f *fake) Artifacts(_ context.Context, pattern string, all bool) ([]control.Artifact, error) {
+	hash := "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+	list := []control.Artifact{
+		{
+			Name: "package", Version: "3", Counter: 3, Hash: hash, SizeBytes: 10240, Publisher: "host", PublisherID: "0a",
+			PublishedAt: ago(5 * time.Second), Holders: []string{"container_1", "host"}, Wanted: []string{"container_1", "container_2"},
+			Local: true, Of: []control.Input{{Name: "postcard/container_1", Version: "1", Hash: hash}},
+		},
+		{
+			Name: "postcard/container_1", Version: "1.2.0", Counter: 1, Hash: hash, SizeBytes: 12, Publisher: "container_1",
+			PublishedAt: ago(2 * time.Hour), Holders: []string{"container_1"},
+		},
+	}
+	if all {
+		list = append(list[:1:1], list[0], list[1])
+		list[1].Version, list[1].Counter = "2", 2
+	}
+	if pattern != "" {
+		prefix, _, _ := strings.Cut(pattern, "*")
+		kept := []control.Artifact{}
+		for _, x := range list {
+			if strings.HasPrefix(x.Name, prefix) {
+				kept = append(kept, x)
+			}
+		}
+		list = kept
+	}
+	return list, nil
+}
+
+func (f *fake) Promises(_ context.Context, address, node string, all bool) ([]control.Promise, error) {
+	list := []control.Promise{
+		{
+			Node: "host", Address: `prepare.file.feed["container_1"]`, Type: "file", Outcome: "kept", Reason: "as promised",
+			Why: "each child gets its job", Since: ago(time.Hour), CheckedAt: ago(20 * time.Second),
+		},
+		{
+			Node: "host", Address: "harvest.command.package", Type: "command", Outcome: "repaired", Reason: "ran tar",
+			Since: ago(5 * time.Second), CheckedAt: ago(5 * time.Second), Repairs: 2,
+		},
+		{Node: "host", Address: "later.want.app", Type: "want", Outcome: "waiting", Reason: "nobody offers app"},
+	}
+	failed := control.Promise{Node: "container_2", Address: "work.file.result", Type: "file", Outcome: "failed", Reason: "disk is full", Since: ago(time.Minute)}
+	switch {
+	case all:
+		list = append(list, failed)
+	case node == "container_2":
+		list = []control.Promise{failed}
+	case node == "asleep":
+		return nil, control.Errorf(control.Unreachable, "node %q is away: ask when it is back", node)
+	case node != "" && node != "host":
+		return nil, control.Errorf(control.NotFound, "no node %q in the mesh: see meshctl members", node)
+	}
+	if address == "" {
+		return list, nil
+	}
+	for _, p := range list {
+		if p.Address == address {
+			return []control.Promise{p}, nil
+		}
+	}
+	return nil, control.Errorf(control.NotFound, "no promise %q here: see meshctl promises", address)
+}
+
+func (f *fake) Roles(context.Context) ([]control.Role, error) {
+	return []control.Role{
+		{Name: "containers", Because: []string{`tag.kind is "parent"`}, Why: "they work"},
+		{Name: "night", Unknown: true, Because: []string{"waiting for fact.load"}},
+		{Name: "parent", Held: true, Because: []string{`tag.kind is "parent"`, "fact.cpus is 2"}, Why: "it has children"},
+	}, nil
+}
+
+func chain() []control.StoryItem {
+	return []control.StoryItem{
+		{ID: "0a/9", At: ago(time.Second), Node: "host", Kind: "promise", Subject: "harvest.command.package", Outcome: "repaired", Text: "ran tar", Cause: "0c/4"},
+		{ID: "0c/4", At: ago(2 * time.Second), Node: "container_1", Kind: "artifact", Subject: "postcard/container_1@2", Text: "published", Cause: "0a/7"},
+		{ID: "0a/7", At: ago(3 * time.Second), Node: "host", Kind: "file", Subject: "slips/container_1", Text: "somebody edited it"},
+	}
+}
+
+func (f *fake) Story(ctx context.Context, since time.Duration, follow func(control.StoryItem) error) ([]control.StoryItem, error) {
+	items := chain()
+	items[0], items[2] = items[2], items[0]
+	if since == 24*time.Hour {
+		items = items[2:]
+	}
+	if follow == nil {
+		return items, nil
+	}
+	for _, i := range items {
+		if err := follow(i); err != nil {
+			return nil, err
+		}
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (f *fake) Why(_ context.Context, subject string) ([]control.StoryItem, error) {
+	if subject != "package" {
+		return nil, control.Errorf(control.NotFound, "nothing here is called %q: see meshctl artifacts, promises and members", subject)
+	}
+	return chain(), nil
+}
+
+func (f *fake) Publish(_ context.Context, name, version string, tar io.Reader, _ func(control.Line)) (control.Artifact, error) {
+	if strings.Contains(name, "..") {
+		return control.Artifact{}, control.Errorf(control.Usage, "name %q: want segments of A-Z a-z 0-9 . _ - joined by /", name)
+	}
+	b, err := io.ReadAll(tar)
+	if err != nil {
+		return control.Artifact{}, err
+	}
+	f.tree, f.version = b, version
+	return control.Artifact{Name: name, Version: "1", Counter: 1, Hash: "ab12", SizeBytes: 5, Publisher: "host", PublishedAt: noon}, nil
+}
+
+func (f *fake) Get(_ context.Context, ref string, w io.Writer, _ func(control.Line)) error {
+	switch {
+	case ref == "slow":
+		return context.DeadlineExceeded
+	case ref == "cut":
+		_, err := w.Write(f.tree[:len(f.tree)/2])
+		return errors.Join(err, control.Errorf(control.Failed, "a chunk is gone from every holder"))
+	case ref != "app":
+		return control.Errorf(control.NotFound, "no artifact %q: see meshctl artifacts", ref)
+	}
+	_, err := w.Write(f.tree)
+	return err
+}
+
+func (f *fake) Withdraw(_ context.Context, name string) error {
+	if name != "package" {
+		return control.Errorf(control.NotFound, "this node offers no %q", name)
+	}
+	return nil
+}
+
+func (f *fake) Retry(_ context.Context, address string) error {
+	_, err := f.Promises(context.Background(), address, "", false)
+	return err
+}
+
+func (f *fake) Logs(_ context.Context, address string, w io.Writer) error {
+	if address != "harvest.command.package" {
+		return control.Errorf(control.NotFound, "no log of %q", address)
+	}
+	_, err := io.WriteString(w, "packed 3 postcards\n")
+	return err
+}
+
+func (f *fake) Invite(_ context.Context, r control.InviteRequest) (string, error) {
+	return "meshd1." + r.Name + "." + r.Tags["kind"], nil
+}
+
+func (f *fake) Revoke(_ context.Context, node string) error {
+	if node != "till-7" {
+		return control.Errorf(control.NotFound, "no node %q in the mesh: see meshctl members", node)
+	}
+	return nil
+}
+
+func (f *fake) PublishScore(_ context.Context, tar io.Reader) (control.Score, error) {
+	files, err := control.Files(tar, control.ScoreLimits())
+	if err != nil {
+		return control.Score{}, err
+	}
+	f.score = control.Score{Name: "small", Version: "1.0.0", Hash: "cd34", State: "in force", Since: noon, Files: map[string]string{}}
+	for name, text := range files {
+		f.score.Files[name] = string(text)
+	}
+	return f.score, nil
+}
+
+func (f *fake) Score(context.Context) (control.Score, error) {
+	if f.score.State == "" {
+		return control.Score{State: "none"}, nil
+	}
+	return f.score, nil
+}
+
+func (f *fake) Offline(context.Context, time.Duration, bool) error { return nil }
+
+func (f *fake) Version(context.Context) (control.Version, error) {
+	return control.Version{Program: "meshd", Version: "v0.1.0", Go: "go1.26", Platform: "linux/amd64", Node: "host", NodeID: "0a", Mesh: "feed"}, nil
+}
