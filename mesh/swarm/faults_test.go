@@ -18,7 +18,7 @@ func TestLiarIsNamedAndBannedAndTheArtifactCompletes(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		honest, liar, me := w.node(1), w.node(2), w.node(9)
 		ref := honest.store.put(t, 1, 1, 6<<20)
-		liar.store.put(t, 1, 1, 6<<20)
+		liar.store.copyOf(honest.store)
 		honest.hook, liar.hook = tenMegabytes, tenMegabytes
 		me.store.known = map[artifact.Digest]bool{}
 		for _, d := range honest.store.ids() {
@@ -101,12 +101,14 @@ func staller(after int) func(net.Conn) net.Conn {
 }
 
 func TestStalledHolderDelaysThePullByLittle(t *testing.T) {
+	whole := newMemory()
+	ref := whole.put(t, 1, 1, 8<<20)
 	for _, after := range []int{0, 1000, 100_000, 2 << 20} {
 		t.Run(fmt.Sprint(after), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				good, stalled, me := w.node(1), w.node(2), w.node(9)
-				ref := good.store.put(t, 1, 1, 8<<20)
-				stalled.store.put(t, 1, 1, 8<<20)
+				good.store.copyOf(whole)
+				stalled.store.copyOf(whole)
 				stalled.hook = staller(after)
 				start := time.Now()
 				if err := me.pull(t, ref, time.Minute, stalled, good); err != nil {
@@ -134,13 +136,15 @@ func TestOnlyAStalledHolderIsToldWhenTimeIsUp(t *testing.T) {
 }
 
 func TestStreamsCutAtRandomPointsCostNoByteTwiceOver(t *testing.T) {
+	whole := newMemory()
+	ref := whole.put(t, 1, 1, 3<<20)
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				random := rand.New(rand.NewPCG(seed, 2))
 				a, b, me := w.node(1), w.node(2), w.node(9)
-				ref := a.store.put(t, 1, 1, 4<<20)
-				b.store.put(t, 1, 1, 4<<20)
+				a.store.copyOf(whole)
+				b.store.copyOf(whole)
 				cutter := func(c net.Conn) net.Conn {
 					left := 600<<10 + random.IntN(2<<20)
 					return &tap{Conn: c, write: func(b []byte) ([]byte, error) {

@@ -69,8 +69,8 @@ func TestSeveralHoldersShareThePull(t *testing.T) {
 		me := w.node(9)
 		a, b, c := w.node(1), w.node(2), w.node(3)
 		ref := a.store.put(t, 1, 3, 6<<20)
-		b.store.put(t, 1, 3, 6<<20)
-		c.store.put(t, 1, 3, 6<<20)
+		b.store.copyOf(a.store)
+		c.store.copyOf(a.store)
 		a.hook, b.hook, c.hook = tenMegabytes, tenMegabytes, tenMegabytes
 		if err := me.pull(t, ref, time.Minute, a, b, c); err != nil {
 			t.Fatal(err)

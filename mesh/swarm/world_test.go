@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -123,6 +124,9 @@ func (m *memory) put(t testing.TB, seed uint64, files, sizeBytes int) artifact.R
 	ref.Version = artifact.Version{Counter: 1}
 	return ref
 }
+
+// copyOf makes m hold what o holds.
+func (m *memory) copyOf(o *memory) { m.chunks = maps.Clone(o.chunks) }
 
 // ids returns all that m holds, sorted.
 func (m *memory) ids() []artifact.Digest {
