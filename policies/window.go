@@ -127,7 +127,7 @@ func (w Window) Next(t time.Time) time.Time {
 	for day := -1; day <= 15; day++ { // the clocks may take the hour of one week away
 		for _, m := range []int{w.from, w.to, 0} { // midnight: the day may stop to count
 			edge := time.Date(local.Year(), local.Month(), local.Day()+day, 0, m, 0, 0, w.zone)
-			for _, twice := range []time.Duration{-time.Hour, 0, time.Hour} { // an hour may come twice
+			for _, twice := range []time.Duration{-time.Hour, -time.Hour / 2, 0, time.Hour / 2, time.Hour} { // an hour may come twice, on Lord Howe half of one
 				consider(edge.Add(twice))
 			}
 		}
