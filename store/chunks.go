@@ -111,14 +111,23 @@ func (s *Store) forget(id artifact.Digest, bad row) (forgotten bool, err error) 
 // already cost a look-up. Until an artifact that has them is held or expected, they are kept for at least
 // one whole call of Collect.
 func (s *Store) Write(chunks [][]byte) error {
+	ids := make([]artifact.Digest, len(chunks))
+	for i, c := range chunks {
+		ids[i] = artifact.Sum(c)
+	}
+	return s.WriteNamed(ids, chunks)
+}
+
+// WriteNamed is Write for a caller that has just computed the digests: ids[i] is that of chunks[i]. They are
+// believed; Place verifies again before anything is put in place.
+func (s *Store) WriteNamed(ids []artifact.Digest, chunks [][]byte) error {
+	if len(ids) != len(chunks) {
+		return fmt.Errorf("write %d chunks under %d digests", len(chunks), len(ids))
+	}
 	for _, c := range chunks {
 		if len(c) == 0 || len(c) > artifact.MaxChunk {
 			return fmt.Errorf("write a chunk of %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
 		}
-	}
-	ids := make([]artifact.Digest, len(chunks))
-	for i, c := range chunks {
-		ids[i] = artifact.Sum(c)
 	}
 	err := s.retryLost(func() error {
 		w := s.newWriter()
