@@ -71,8 +71,6 @@ type Agent struct {
 	view       atomic.Pointer[view]
 
 	stopping chan struct{} // closed when Run begins to end
-	statusMu sync.Mutex
-	counts   [5]int // promises by outcome, for the status record
 	ready    chan struct{}
 	copyKick chan struct{} // capacity 1
 
@@ -177,6 +175,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	part(a.mesh.Run)
 	part(a.loop.run)
 	part(a.tellStatus)
+	part(a.supply.tell)
 	part(a.keepCopies)
 	part(a.renew)
 	if a.cfg.Door != nil {
@@ -213,6 +212,7 @@ func (a *Agent) setOffline(d time.Duration, on bool) {
 func (l *loop) heardMesh(ctx context.Context) {
 	l.world.hear(l.liveMembers())
 	l.considerScore(ctx)
+	l.heardWhoIsThere()
 	now := l.a.supply.index.get()
 	if now == l.heard {
 		return
@@ -228,6 +228,24 @@ func (l *loop) heardMesh(ctx context.Context) {
 		}
 	}
 	l.a.copySoon()
+}
+
+// heardWhoIsThere wakes wants that wait, or failed, when somebody new is there: it may hold the bytes.
+func (l *loop) heardWhoIsThere() {
+	alive := l.a.mesh.Alive()
+	somebodyNew := false
+	for n := range alive {
+		somebodyNew = somebodyNew || !l.alive[n]
+	}
+	l.alive = alive
+	if !somebodyNew {
+		return
+	}
+	for _, in := range l.instances {
+		if in.p.Type == "want" && !in.good() {
+			l.wake(in, Cause{Text: "somebody new in the mesh"})
+		}
+	}
 }
 
 func wants(w policies.Want, names []string) bool {

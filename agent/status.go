@@ -22,19 +22,6 @@ const (
 	maxDeclared = 16 // declared tags and roles that fit a status record
 )
 
-// countOutcomes is called by the loop when an outcome changed.
-func (a *Agent) countOutcomes(l *loop) {
-	var counts [5]int
-	for _, in := range l.instances {
-		if in.outcome >= policies.Kept && in.outcome <= policies.Drifted {
-			counts[in.outcome-policies.Kept]++
-		}
-	}
-	a.statusMu.Lock()
-	a.counts = counts
-	a.statusMu.Unlock()
-}
-
 // tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
 //
 // A few changes go out at once (a node that starts changes several times in its first seconds); in the long
@@ -86,10 +73,10 @@ func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
 		if a.loop.program != nil {
 			s.Score = a.loop.program.Score().Version
 		}
+		counts := a.loop.counts
+		s.Kept, s.Repaired, s.Failed = counts[policies.Kept], counts[policies.Repaired], counts[policies.Failed]
+		s.Waiting, s.Drifted = counts[policies.Waiting], counts[policies.Drifted]
 	})
-	a.statusMu.Lock()
-	s.Kept, s.Repaired, s.Failed, s.Waiting, s.Drifted = a.counts[0], a.counts[1], a.counts[2], a.counts[3], a.counts[4]
-	a.statusMu.Unlock()
 	return s, err
 }
 

@@ -3,10 +3,8 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,14 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/Masterminds/semver/v3"
-
 	"meshd/agent/promise"
 	"meshd/mesh"
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/policies"
-	"meshd/roles"
 	"meshd/store"
 	"meshd/store/artifact"
 )
@@ -45,9 +40,11 @@ type supply struct {
 	publishing sync.Mutex // one version at a time: counters are read and written
 
 	mu     sync.Mutex
-	runs   map[policies.Address]runInfo // what the loop said of each run
-	causes map[policies.Address]Cause   // what the last repair of a want came from
+	runs   map[policies.Address]runInfo  // what the loop said of each run
+	causes map[policies.Address]Cause    // what the last repair of a want came from
+	toTell map[string]catalog.PlacedBody // by artifact name: what of this node's wants is not told yet
 	told   map[string]catalog.PlacedBody
+	news   chan struct{} // capacity 1: toTell has something
 }
 
 // runInfo is what a keeper's run was started for.
@@ -59,7 +56,7 @@ type runInfo struct {
 func newSupply(a *Agent, shelf Shelf) *supply {
 	return &supply{
 		a: a, index: offerIndex{mesh: a.mesh}, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
-		told: map[string]catalog.PlacedBody{},
+		told: map[string]catalog.PlacedBody{}, toTell: map[string]catalog.PlacedBody{}, news: make(chan struct{}, 1),
 	}
 }
 
@@ -264,190 +261,6 @@ func (s *supply) highest(name string) uint64 {
 	return n
 }
 
-// mayPublish judges a publisher by its certificate, alive or not: the charter lists it for that name, or
-// the score's access allows it.
-func (s *supply) mayPublish(by id.Node, name, from string) bool {
-	cert, ok := s.a.mesh.Catalog().Cert(by)
-	if !ok || s.a.mesh.Catalog().Revoked(cert.Key) {
-		return false
-	}
-	v := s.a.view.Load()
-	if v == nil || v.program == nil {
-		return s.a.mesh.Charter().MayPublish(by, name)
-	}
-	holds := roles.Attested(v.program, cert.Name, cert.Tags)
-	if from != "" && !holds(from) {
-		return false
-	}
-	if s.a.mesh.Charter().MayPublish(by, name) {
-		return true
-	}
-	ok, _ = v.program.Allows("publish", name, cert.Name, holds)
-	return ok
-}
-
-// trusted is mayPublish for an offer; the score is for score keys alone.
-func (s *supply) trusted(o offered) bool {
-	if o.ref.Name == scoreName {
-		return s.a.mesh.Charter().IsScoreKey(o.ref.Version.By)
-	}
-	return s.mayPublish(o.ref.Version.By, o.ref.Name, "")
-}
-
-// Choose lists what w should have in place now.
-func (s *supply) Choose(_ context.Context, w promise.Wish) ([]promise.Placement, error) {
-	literal, _, _ := strings.Cut(w.Name, "*")
-	byPublisher := strings.Contains(w.Place, "${artifact.publisher}")
-	best := map[string]offered{}
-	for _, o := range s.offers(literal) {
-		if !policies.MatchName(w.Name, o.ref.Name) || !s.mayPublish(o.ref.Version.By, o.ref.Name, w.From) || !fits(o, w.Version) {
-			continue
-		}
-		key := o.ref.Name
-		if byPublisher {
-			key += "\x00" + o.ref.Version.By.String()
-		}
-		if old, ok := best[key]; !ok || newer(o, old, w.Version) {
-			best[key] = o
-		}
-	}
-	if len(best) == 0 {
-		s.tellPlaced(w, nil)
-		return nil, &promise.WaitingError{For: "artifact " + w.Name + offeredBy(w.From)}
-	}
-	return s.place(w, best)
-}
-
-func offeredBy(role string) string {
-	if role == "" {
-		return ""
-	}
-	return " from " + role
-}
-
-func fits(o offered, want string) bool {
-	if want == "" || want == "latest" {
-		return true
-	}
-	c, err := semver.NewConstraint(want)
-	if err != nil {
-		return o.shown() == want
-	}
-	v, err := semver.NewVersion(o.body.Semver)
-	return err == nil && c.Check(v)
-}
-
-// newer orders offers of one name: by counter, or under a constraint by semver first.
-func newer(a, b offered, want string) bool {
-	if want != "" && want != "latest" {
-		x, errX := semver.NewVersion(a.body.Semver)
-		y, errY := semver.NewVersion(b.body.Semver)
-		if errX == nil && errY == nil && !x.Equal(y) {
-			return x.GreaterThan(y)
-		}
-	}
-	return a.ref.Compare(b.ref) > 0
-}
-
-func (s *supply) place(w promise.Wish, best map[string]offered) ([]promise.Placement, error) {
-	var out []promise.Placement
-	at := map[string]string{}
-	for _, o := range best {
-		path := strings.NewReplacer(
-			"${artifact.name}", o.ref.Name, "${artifact.version}", o.shown(), "${artifact.hash}", o.ref.Tree.String(),
-			"${artifact.publisher}", s.a.nameOf(o.ref.Version.By),
-		).Replace(w.Place)
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(s.a.cfg.WorkDir, path)
-		}
-		if other, taken := at[path]; taken {
-			return nil, fmt.Errorf("%s and %s would both lie at %s; say ${artifact.name} or ${artifact.publisher} in place", other, o.ref.Name, path)
-		}
-		at[path] = o.ref.Name
-		out = append(out, promise.Placement{
-			Promise: w.Promise, Artifact: o.cause(), Root: o.ref.Root.String(), Path: path, Mode: w.Mode, Owner: w.Owner, Adopt: w.Adopt,
-		})
-	}
-	slices.SortFunc(out, func(x, y promise.Placement) int { return strings.Compare(x.Path, y.Path) })
-	return out, nil
-}
-
-func (s *supply) placeOptions(p promise.Placement) (artifact.Digest, store.PlaceOptions, error) {
-	root, err := artifact.ParseDigest(p.Root)
-	if err != nil {
-		return artifact.Digest{}, store.PlaceOptions{}, err
-	}
-	o := store.PlaceOptions{Path: p.Path, Adopt: p.Adopt}
-	if rel, err := filepath.Rel(s.a.cfg.WorkDir, p.Path); err == nil && filepath.IsLocal(rel) {
-		o.Base, o.Path = s.a.cfg.WorkDir, rel
-	}
-	if p.Mode != "" {
-		mode, err := strconv.ParseUint(p.Mode, 8, 12)
-		if err != nil {
-			return artifact.Digest{}, store.PlaceOptions{}, fmt.Errorf("mode %q: want octal digits such as 0644", p.Mode)
-		}
-		o.Mode = os.FileMode(mode)
-	}
-	return root, o, nil
-}
-
-// InPlace reports whether p lies as it should and was told to the others.
-func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string, error) {
-	root, o, err := s.placeOptions(p)
-	if err != nil {
-		return false, "", err
-	}
-	ok, why, err := s.a.store.Placed(ctx, root, o)
-	if errors.Is(err, store.ErrMissing) {
-		return false, "its bytes are not here", nil
-	}
-	if err != nil || !ok {
-		return false, why, err
-	}
-	s.tellPlaced(promise.Wish{Promise: p.Promise, Name: p.Artifact.Name}, s.find(root))
-	return true, "", nil
-}
-
-func (s *supply) find(root artifact.Digest) *offered {
-	if list := s.index.get().byRoot[root]; len(list) > 0 {
-		return &list[0]
-	}
-	return nil
-}
-
-// Fetch pulls and places.
-func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
-	root, o, err := s.placeOptions(p)
-	if err != nil {
-		return err
-	}
-	of := s.find(root)
-	if of == nil {
-		return &promise.WaitingError{For: fmt.Sprintf("artifact %s: it was withdrawn just now", p.Artifact.Name)}
-	}
-	if err := s.pull(ctx, of.ref); err != nil {
-		return err
-	}
-	if err := s.a.store.Place(ctx, root, o); err != nil {
-		return err
-	}
-	m, err := s.a.store.Manifest(root)
-	if err != nil {
-		return err
-	}
-	address := policies.Address(p.Promise)
-	s.mu.Lock()
-	s.causes[address] = Cause{
-		Node: m.Origin.Node.String(), Entry: m.Origin.Entry,
-		Text: fmt.Sprintf("%s@%s from %s", of.ref.Name, of.shown(), s.a.nameOf(of.ref.Version.By)),
-	}
-	s.mu.Unlock()
-	return s.remember(p.Promise, placement{
-		Name: of.ref.Name, Path: p.Path, Root: p.Root, Tree: of.ref.Tree.String(),
-		Counter: of.ref.Version.Counter, Epoch: of.ref.Version.Epoch, By: of.ref.Version.By.String(),
-	})
-}
-
 // pull brings the bytes, and waits rather than fails while nobody who holds them answers.
 func (s *supply) pull(ctx context.Context, ref artifact.Ref) error {
 	return s.pullTelling(ctx, ref, func(int64, int64) {})
@@ -474,101 +287,6 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 		return noHolder
 	}
 	return err
-}
-
-// A placement is what this node put in place for a promise. Written after the bytes were.
-type placement struct {
-	Name, Path, Root, Tree string
-	Counter, Epoch         uint64
-	By                     string
-}
-
-func (s *supply) placements(p string) []placement {
-	_, values, err := s.placed.Scan([]byte(p), append([]byte(p), 0), 1)
-	if err != nil || len(values) == 0 || first(values[0]) != placedV1 {
-		return nil
-	}
-	var out []placement
-	if json.Unmarshal(values[0][1:], &out) != nil {
-		return nil
-	}
-	return out
-}
-
-func (s *supply) remember(p string, now placement) error {
-	list := slices.DeleteFunc(s.placements(p), func(o placement) bool { return o.Path == now.Path })
-	return s.write(p, append(list, now))
-}
-
-func (s *supply) write(p string, list []placement) error {
-	slices.SortFunc(list, func(x, y placement) int { return strings.Compare(x.Path, y.Path) })
-	b, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	return s.placed.Apply([][]byte{[]byte(p)}, [][]byte{append([]byte{placedV1}, b...)})
-}
-
-// Retire removes what p placed earlier and is not among now: withdrawn, or renamed.
-func (s *supply) Retire(ctx context.Context, p string, now []promise.Placement) error {
-	var stay []placement
-	list := s.placements(p)
-	for _, old := range list {
-		if slices.ContainsFunc(now, func(n promise.Placement) bool { return n.Path == old.Path }) {
-			stay = append(stay, old)
-			continue
-		}
-		_, o, err := s.placeOptions(promise.Placement{Path: old.Path, Root: old.Root})
-		if err != nil {
-			return err
-		}
-		if err := s.a.store.Unplace(ctx, o); err != nil {
-			return err
-		}
-	}
-	if len(stay) == len(list) {
-		return nil
-	}
-	return s.write(p, stay)
-}
-
-// tellPlaced publishes how a want stands where that changed. It is told again later when it can't be now.
-func (s *supply) tellPlaced(w promise.Wish, o *offered) {
-	name := w.Name
-	body := catalog.PlacedBody{Promise: w.Promise, Outcome: uint8(policies.Waiting)}
-	if o != nil {
-		name = o.ref.Name
-		body.Version, body.Tree, body.Outcome = o.ref.Version, o.ref.Tree, uint8(policies.Kept)
-	}
-	if artifact.CheckName(name) != nil {
-		return // a pattern that nothing matches yet wants no one artifact
-	}
-	s.mu.Lock()
-	old, known := s.told[name]
-	s.mu.Unlock()
-	if known && old == body {
-		return
-	}
-	if !known {
-		for _, r := range s.a.mesh.Catalog().Live(catalog.ScopeMain, catalog.KindPlaced, name) {
-			if r.Name == name && r.Log.Origin == s.a.mesh.Self() {
-				old, _ = catalog.DecodePlaced(r.Body)
-			}
-		}
-	}
-	if old != body {
-		b, err := catalog.EncodePlaced(body)
-		if err == nil {
-			_, err = s.a.mesh.Publish(context.Background(), catalog.KindPlaced, name, b, 0)
-		}
-		if err != nil {
-			s.a.cfg.Log.Warn("can't tell what is placed here", "artifact", name, "error", err)
-			return
-		}
-	}
-	s.mu.Lock()
-	s.told[name] = body
-	s.mu.Unlock()
 }
 
 // Invite makes a one-use token for a guest of this node.

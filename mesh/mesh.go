@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/mesh/link"
@@ -115,6 +117,7 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, err
 	}
 	m.swarm = swarm.New(swarm.Config{
+		Self:   m.self,
 		Open:   func(ctx context.Context, to id.Node) (net.Conn, error) { return m.link.Dial(ctx, to, protoSwarm) },
 		Chunks: cfg.Chunks, Allow: cfg.AllowPull, Log: cfg.Log, Wall: cfg.Wall, Seed: cfg.Seed,
 	})
@@ -132,44 +135,33 @@ func New(cfg Config) (*Mesh, error) {
 	return m, nil
 }
 
-// Run keeps the mesh until ctx ends; it then leaves the ring and returns after all it started has returned.
+// Run keeps the mesh until ctx ends or a part of it fails; it then leaves the ring and returns after all it
+// started has returned.
 func (m *Mesh) Run(ctx context.Context) error {
 	if err := m.publishCert(); err != nil {
-		return err
+		return errors.Join(err, m.link.Close())
 	}
-	var wg sync.WaitGroup
-	errs := make(chan error, 4)
-	// The ring leaves over the link, so the link's life is longer: it ends after the others.
+	// The ring says goodbye over the link, so the link ends after the others.
 	linkCtx, endLink := context.WithCancel(context.WithoutCancel(ctx))
 	defer endLink()
-	linkDone := make(chan error, 1)
-	go func() { linkDone <- m.link.Run(linkCtx) }()
+	parts, ctx := errgroup.WithContext(ctx)
+	linked := make(chan error, 1)
+	go func() { linked <- m.link.Run(linkCtx) }()
 	for _, part := range []func(context.Context) error{m.ring.Run, m.swarm.Run, m.tend, m.listen} {
-		wg.Go(func() {
-			if err := part(ctx); err != nil && ctx.Err() == nil {
-				errs <- err
-			}
-		})
+		parts.Go(func() error { return part(ctx) })
 	}
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-errs:
-	case err = <-linkDone:
-		linkDone <- nil
-	}
-	if err != nil && ctx.Err() == nil {
-		m.cfg.Log.Error("the mesh stopped", "error", err)
-	}
-	m.stopWait(ctx, &wg)
+	parts.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-linked:
+			linked <- nil
+			return fmt.Errorf("the port: %w", err)
+		}
+	})
+	err := parts.Wait()
 	endLink()
-	return errors.Join(err, <-linkDone)
-}
-
-// stopWait waits for the parts after ctx ended; a part that failed earlier ends with the caller's ctx.
-func (m *Mesh) stopWait(ctx context.Context, wg *sync.WaitGroup) {
-	<-ctx.Done()
-	wg.Wait()
+	return errors.Join(err, <-linked)
 }
 
 // Self returns this node's id; Cert what its certificate attests; Charter what the mesh is founded on.

@@ -281,6 +281,7 @@ func (m *Mesh) listen(ctx context.Context) error {
 			}
 			m.link.DropRevoked()
 		}
+		m.swarm.Kick()
 		m.notify()
 	}
 }

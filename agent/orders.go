@@ -1,0 +1,281 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"meshd/agent/control"
+	"meshd/agent/promise"
+	"meshd/mesh"
+	"meshd/mesh/catalog"
+	"meshd/mesh/id"
+	"meshd/policies"
+	"meshd/roles"
+	"meshd/store"
+	"meshd/store/artifact"
+)
+
+// stage unpacks what an operator sends into a folder of this node's own, and removes it afterwards.
+func (d door) stage(tar io.Reader, then func(path string) error) error {
+	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(tmp, "publish-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "content")
+	if err := control.Unpack(tar, path, control.Limits{Entries: publishFiles}); err != nil {
+		return err
+	}
+	return then(path)
+}
+
+func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, progress func(control.Line)) (control.Artifact, error) {
+	if name == scoreName {
+		return control.Artifact{}, control.Errorf(control.Usage, "the name %q belongs to the score; publish one with meshctl policy publish DIR", scoreName)
+	}
+	if err := artifact.CheckName(name); err != nil {
+		return control.Artifact{}, control.Errorf(control.Usage, "%v", err)
+	}
+	if !d.a.supply.mayPublish(d.a.mesh.Self(), name, "") {
+		return control.Artifact{}, control.Errorf(control.Failed, "neither the charter nor the score's access lets this node publish %q; nobody would take it", name)
+	}
+	if version != "" {
+		for _, o := range d.a.supply.named(name) {
+			if o.body.Semver == version && o.ref.Version.By == d.a.mesh.Self() {
+				return control.Artifact{}, control.Errorf(control.Failed, "%s %s is published already (hash %s); give another version", name, version, o.ref.Tree.Short())
+			}
+		}
+	}
+	var of offered
+	err := d.stage(tar, func(path string) (err error) {
+		of, err = d.a.supply.offer(ctx, name, version, handKeep, store.AddOptions{Path: path}, Cause{Text: "meshctl publish on " + d.a.name})
+		return err
+	})
+	if err != nil {
+		return control.Artifact{}, err
+	}
+	item := d.artifact(of, d.names(), d.a.placedBy()[name])
+	for _, n := range d.waitCopies(ctx, of) {
+		if holder := d.a.nameOf(n); !slices.Contains(item.Holders, holder) {
+			item.Holders = append(item.Holders, holder)
+		}
+	}
+	slices.Sort(item.Holders)
+	if progress != nil {
+		progress(control.Line{Type: control.LineProgress, DoneBytes: of.ref.SizeBytes, TotalBytes: of.ref.SizeBytes})
+	}
+	return item, nil
+}
+
+// copiesOf is who should hold o besides its publisher.
+func (a *Agent) copiesOf(o offered) []id.Node {
+	v := a.view.Load()
+	var may []id.Node
+	for n := range a.mesh.Alive() {
+		cert, ok := a.mesh.Catalog().Cert(n)
+		if !ok || n == o.ref.Version.By {
+			continue
+		}
+		if v != nil && v.program != nil && o.ref.Name != scoreName {
+			if ok, _ := v.program.Allows("pull", o.ref.Name, cert.Name, roles.Attested(v.program, cert.Name, cert.Tags)); !ok {
+				continue
+			}
+		}
+		may = append(may, n)
+	}
+	ranked := id.Rank(o.ref.Root[:], may)
+	return ranked[:min(len(ranked), mesh.Copies)]
+}
+
+// waitCopies waits for the copies to be made, a little while, and returns who has them.
+func (d door) waitCopies(ctx context.Context, o offered) []id.Node {
+	ctx, cancel := context.WithTimeout(ctx, copiesWait)
+	defer cancel()
+	wait := d.a.copiesOf(o)
+	var have []id.Node
+	for len(wait) > 0 {
+		wait = slices.DeleteFunc(wait, func(n id.Node) bool {
+			answer, err := d.a.mesh.Ask(ctx, n, mesh.Question{Kind: mesh.AskHave, Subject: o.ref.Root.String()})
+			if err == nil && answer.Has {
+				have = append(have, n)
+				return true
+			}
+			return false
+		})
+		select {
+		case <-ctx.Done():
+			return have
+		case <-time.After(copiesLook):
+		}
+	}
+	return have
+}
+
+func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(control.Line)) error {
+	name, version, pinned := strings.Cut(ref, "@")
+	var best *offered
+	for _, o := range d.a.supply.named(name) {
+		if (!pinned || o.shown() == version || fmt.Sprint(o.body.Counter) == version) && d.a.supply.trusted(o) {
+			best = &o
+		}
+	}
+	if best == nil {
+		return control.Errorf(control.NotFound, "nobody who may publishes %q; meshctl artifacts lists what is offered", ref)
+	}
+	if err := d.a.store.Expect(best.ref.Root); err != nil {
+		return err
+	}
+	report := func(done, total int64) {
+		if progress != nil {
+			progress(control.Line{Type: control.LineProgress, DoneBytes: done, TotalBytes: total})
+		}
+	}
+	if err := d.a.supply.pullTelling(ctx, best.ref, report); err != nil {
+		var w *promise.WaitingError
+		if errors.As(err, &w) {
+			return control.Errorf(control.TimedOut, "%s: no node that has it answers now", ref)
+		}
+		return err
+	}
+	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(tmp, "get-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	o := store.PlaceOptions{Base: dir, Path: "content"}
+	if err := d.a.store.Place(ctx, best.ref.Root, o); err != nil {
+		return err
+	}
+	defer func() { _ = d.a.store.Unplace(context.WithoutCancel(ctx), o) }()
+	real, err := filepath.EvalSymlinks(filepath.Join(dir, "content"))
+	if err != nil {
+		return err
+	}
+	return control.Pack(w, real, nil)
+}
+
+func (d door) Withdraw(ctx context.Context, name string) error {
+	if _, ok := d.a.supply.ownNewest(name); !ok {
+		return control.Errorf(control.NotFound, "this node offers no %q; only its publisher withdraws an artifact", name)
+	}
+	b, err := catalog.EncodeWithdraw(catalog.WithdrawBody{})
+	if err != nil {
+		return err
+	}
+	d.a.journal.append(Entry{
+		At: d.a.cfg.Wall(), Kind: aboutArtifact, Subject: name, Outcome: "withdrawn", Cause: Cause{Text: "meshctl withdraw on " + d.a.name},
+	})
+	if err := d.a.journal.flush(); err != nil {
+		return err
+	}
+	_, err = d.a.mesh.Publish(ctx, catalog.KindWithdraw, name, b, 0)
+	return err
+}
+
+func (d door) Retry(ctx context.Context, address string) error {
+	var found bool
+	err := d.a.loop.do(ctx, func() {
+		for _, in := range d.a.loop.instances {
+			if matches(in.p.Address, address) {
+				found = true
+				in.failures = 0
+				in.settle = time.Time{}
+				d.a.loop.wake(in, Cause{Text: "meshctl retry"})
+			}
+		}
+	})
+	if err == nil && !found {
+		err = control.Errorf(control.NotFound, "no promise %q on this node; meshctl promises lists them", address)
+	}
+	return err
+}
+
+// matches reports whether address is that promise, or all keys of it.
+func matches(a policies.Address, address string) bool {
+	return string(a) == address || strings.HasPrefix(string(a), address+"[")
+}
+
+func (d door) Invite(ctx context.Context, r control.InviteRequest) (string, error) {
+	ttl := time.Duration(r.TTLSeconds) * time.Second
+	if ttl < minInviteTTL || ttl > maxInviteTTL {
+		return "", control.Errorf(control.Usage, "invite: ttl %v: want %v to %v", ttl, minInviteTTL, maxInviteTTL)
+	}
+	if r.Name != "" {
+		if err := CheckName(r.Name); err != nil {
+			return "", control.Errorf(control.Usage, "%v", err)
+		}
+	}
+	return d.a.mesh.Invite(ctx, mesh.InviteRequest{Name: r.Name, Tags: r.Tags, TTL: ttl, Uses: r.Uses, Replace: r.Replace})
+}
+
+func (d door) Revoke(_ context.Context, node string) error {
+	err := d.a.mesh.Revoke(node, "meshctl revoke on "+d.a.name)
+	if errors.Is(err, mesh.ErrNotFound) {
+		return control.Errorf(control.NotFound, "%v; meshctl members lists the nodes", err)
+	}
+	return err
+}
+
+func (d door) PublishScore(ctx context.Context, tar io.Reader) (control.Score, error) {
+	if !d.a.mesh.Charter().IsScoreKey(d.a.mesh.Self()) {
+		return control.Score{}, control.Errorf(control.Failed, "the charter does not let this node's key set the score; do it on the node that ran init")
+	}
+	var item control.Score
+	err := d.stage(tar, func(path string) error {
+		files, err := ReadFolder(path)
+		if err != nil {
+			return err
+		}
+		program, err := policies.Compile(files)
+		if err != nil {
+			return control.Errorf(control.Failed, "%v", err)
+		}
+		if err := d.a.newerScore(program); err != nil {
+			return err
+		}
+		of, err := d.a.supply.offer(ctx, scoreName, program.Score().Version, scoreKeep, store.AddOptions{Path: path}, Cause{Text: "meshctl policy publish on " + d.a.name})
+		if err != nil {
+			return err
+		}
+		d.a.loop.post(func() { d.a.loop.considerScore(context.WithoutCancel(ctx)) })
+		item = scoreItem(program.Score(), of.at, files)
+		return nil
+	})
+	return item, err
+}
+
+// newerScore refuses a version below the one in force, which no node would play.
+func (a *Agent) newerScore(p *policies.Program) error {
+	v := a.view.Load()
+	if v == nil || v.inForce == nil {
+		return nil
+	}
+	next := scoreState{Semver: p.Score().Version, Counter: v.inForce.Counter + 1}
+	if next.compare(*v.inForce) < 0 {
+		return control.Errorf(control.Failed, "score %s is older than %s, which is in force; raise its version", next.Semver, v.inForce.Semver)
+	}
+	if v.program != nil && next.Semver == v.inForce.Semver && v.program.Score().Hash != p.Score().Hash {
+		return control.Errorf(control.Failed, "another score of version %s is in force; raise the version", next.Semver)
+	}
+	return nil
+}
+
+func (d door) Offline(_ context.Context, for_ time.Duration, on bool) error {
+	d.a.setOffline(for_, on)
+	return nil
+}

@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"meshd/agent/promise"
+	"meshd/mesh/catalog"
+	"meshd/policies"
+	"meshd/store"
+	"meshd/store/artifact"
+)
+
+func (s *supply) placeOptions(p promise.Placement) (artifact.Digest, store.PlaceOptions, error) {
+	root, err := artifact.ParseDigest(p.Root)
+	if err != nil {
+		return artifact.Digest{}, store.PlaceOptions{}, err
+	}
+	o := store.PlaceOptions{Path: p.Path, Adopt: p.Adopt}
+	if rel, err := filepath.Rel(s.a.cfg.WorkDir, p.Path); err == nil && filepath.IsLocal(rel) {
+		o.Base, o.Path = s.a.cfg.WorkDir, rel
+	}
+	if p.Mode != "" {
+		mode, err := strconv.ParseUint(p.Mode, 8, 12)
+		if err != nil {
+			return artifact.Digest{}, store.PlaceOptions{}, fmt.Errorf("mode %q: want octal digits such as 0644", p.Mode)
+		}
+		o.Mode = os.FileMode(mode)
+	}
+	return root, o, nil
+}
+
+// InPlace reports whether p lies as it should and was told to the others.
+func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string, error) {
+	root, o, err := s.placeOptions(p)
+	if err != nil {
+		return false, "", err
+	}
+	ok, why, err := s.a.store.Placed(ctx, root, o)
+	if errors.Is(err, store.ErrMissing) {
+		return false, "its bytes are not here", nil
+	}
+	if err != nil || !ok {
+		return false, why, err
+	}
+	s.tellPlaced(promise.Wish{Promise: p.Promise, Name: p.Artifact.Name}, s.find(root))
+	return true, "", nil
+}
+
+func (s *supply) find(root artifact.Digest) *offered {
+	if list := s.index.get().byRoot[root]; len(list) > 0 {
+		return &list[0]
+	}
+	return nil
+}
+
+// Fetch pulls and places.
+func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
+	root, o, err := s.placeOptions(p)
+	if err != nil {
+		return err
+	}
+	of := s.find(root)
+	if of == nil {
+		return &promise.WaitingError{For: fmt.Sprintf("artifact %s: it was withdrawn just now", p.Artifact.Name)}
+	}
+	if err := s.pull(ctx, of.ref); err != nil {
+		return err
+	}
+	if err := s.a.store.Place(ctx, root, o); err != nil {
+		return err
+	}
+	m, err := s.a.store.Manifest(root)
+	if err != nil {
+		return err
+	}
+	address := policies.Address(p.Promise)
+	s.mu.Lock()
+	s.causes[address] = Cause{
+		Node: m.Origin.Node.String(), Entry: m.Origin.Entry,
+		Text: fmt.Sprintf("%s@%s from %s", of.ref.Name, of.shown(), s.a.nameOf(of.ref.Version.By)),
+	}
+	s.mu.Unlock()
+	return s.remember(p.Promise, placement{
+		Name: of.ref.Name, Path: p.Path, Root: p.Root, Tree: of.ref.Tree.String(),
+		Counter: of.ref.Version.Counter, Epoch: of.ref.Version.Epoch, By: of.ref.Version.By.String(),
+	})
+}
+
+// A placement is what this node put in place for a promise. Written after the bytes were.
+type placement struct {
+	Name, Path, Root, Tree string
+	Counter, Epoch         uint64
+	By                     string
+}
+
+func (s *supply) placements(p string) []placement {
+	_, values, err := s.placed.Scan([]byte(p), append([]byte(p), 0), 1)
+	if err != nil || len(values) == 0 || first(values[0]) != placedV1 {
+		return nil
+	}
+	var out []placement
+	if json.Unmarshal(values[0][1:], &out) != nil {
+		return nil
+	}
+	return out
+}
+
+func (s *supply) remember(p string, now placement) error {
+	list := slices.DeleteFunc(s.placements(p), func(o placement) bool { return o.Path == now.Path })
+	return s.write(p, append(list, now))
+}
+
+func (s *supply) write(p string, list []placement) error {
+	slices.SortFunc(list, func(x, y placement) int { return strings.Compare(x.Path, y.Path) })
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return s.placed.Apply([][]byte{[]byte(p)}, [][]byte{append([]byte{placedV1}, b...)})
+}
+
+// Retire removes what p placed earlier and is not among now: withdrawn, or renamed.
+func (s *supply) Retire(ctx context.Context, p string, now []promise.Placement) error {
+	var stay []placement
+	list := s.placements(p)
+	for _, old := range list {
+		if slices.ContainsFunc(now, func(n promise.Placement) bool { return n.Path == old.Path }) {
+			stay = append(stay, old)
+			continue
+		}
+		_, o, err := s.placeOptions(promise.Placement{Path: old.Path, Root: old.Root})
+		if err != nil {
+			return err
+		}
+		if err := s.a.store.Unplace(ctx, o); err != nil {
+			return err
+		}
+	}
+	if len(stay) == len(list) {
+		return nil
+	}
+	return s.write(p, stay)
+}
+
+// tellPlaced has it told how a want stands: soon, and off the path of those who wait for the bytes.
+func (s *supply) tellPlaced(w promise.Wish, o *offered) {
+	name := w.Name
+	body := catalog.PlacedBody{Promise: w.Promise, Outcome: uint8(policies.Waiting)}
+	if o != nil {
+		name = o.ref.Name
+		body.Version, body.Tree, body.Outcome = o.ref.Version, o.ref.Tree, uint8(policies.Kept)
+	}
+	if artifact.CheckName(name) != nil {
+		return // a pattern that nothing matches yet wants no one artifact
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, known := s.told[name]; known && old == body {
+		delete(s.toTell, name)
+		return
+	}
+	s.toTell[name] = body
+	select {
+	case s.news <- struct{}{}:
+	default:
+	}
+}
+
+// tell publishes what tellPlaced gathered, until ctx ends. What can't be published now is tried again.
+func (s *supply) tell(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.news:
+		}
+		s.mu.Lock()
+		work := s.toTell
+		s.toTell = map[string]catalog.PlacedBody{}
+		s.mu.Unlock()
+		for _, name := range slices.Sorted(maps.Keys(work)) {
+			if err := s.publishPlaced(ctx, name, work[name]); err != nil {
+				s.a.cfg.Log.Warn("can't tell what is placed here; it is told at the next look", "artifact", name, "error", err)
+				continue
+			}
+			s.mu.Lock()
+			s.told[name] = work[name]
+			s.mu.Unlock()
+		}
+	}
+}
+
+// publishPlaced signs the record unless the newest one says the same.
+func (s *supply) publishPlaced(ctx context.Context, name string, body catalog.PlacedBody) error {
+	if r, ok := s.a.mesh.Catalog().Newest(catalog.KindPlaced, name, s.a.mesh.Self()); ok {
+		if old, err := catalog.DecodePlaced(r.Body); err == nil && old == body {
+			return nil
+		}
+	}
+	b, err := catalog.EncodePlaced(body)
+	if err != nil {
+		return err
+	}
+	_, err = s.a.mesh.Publish(ctx, catalog.KindPlaced, name, b, 0)
+	return err
+}
