@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"meshd/agent/control"
 	"meshd/agent/promise"
 	"meshd/mesh"
+	"meshd/mesh/catalog"
 	"meshd/mesh/link"
 	"meshd/policies"
 	"meshd/roles"
@@ -213,12 +213,17 @@ func (l *loop) heardMesh(ctx context.Context) {
 	l.world.hear(l.liveMembers())
 	l.considerScore(ctx)
 	l.heardWhoIsThere()
-	now := l.a.supply.index.get()
-	if now == l.heard {
-		return
-	}
-	names, all := now.changedSince(l.heard)
+	changes, now, all := l.a.mesh.Catalog().Since(l.heard)
 	l.heard = now
+	names := map[string]bool{}
+	for _, c := range changes {
+		switch c.Kind {
+		case catalog.KindArtifact, catalog.KindWithdraw:
+			names[c.Name] = true
+		case catalog.KindCert, catalog.KindStatement:
+			all = true // who may publish what may be judged otherwise now
+		}
+	}
 	if len(names) == 0 && !all {
 		return
 	}
@@ -248,8 +253,13 @@ func (l *loop) heardWhoIsThere() {
 	}
 }
 
-func wants(w policies.Want, names []string) bool {
-	return slices.ContainsFunc(names, func(name string) bool { return policies.MatchName(w.Name, name) })
+func wants(w policies.Want, names map[string]bool) bool {
+	for name := range names {
+		if policies.MatchName(w.Name, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // logWriter lets keepers print reports to the log, a line at a time.

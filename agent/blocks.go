@@ -137,6 +137,7 @@ func (l *loop) derive(changed []string, cause Cause) {
 	before := l.held
 	env := l.world.env(l)
 	l.held = roles.Derive(l.program, env, before)
+	l.world.setHold(l)
 	for _, name := range slices.Sorted(maps.Keys(l.held)) {
 		was, is := before[name], l.held[name]
 		if was.Holds == is.Holds && was.Unknown == is.Unknown {

@@ -31,7 +31,7 @@ type loop struct {
 	fetchingScore    bool
 	scoreRetry       time.Time                 // when a score that could not be fetched is tried again
 	alive            map[id.Node]bool          // who was there when the loop last looked
-	heard            *offers                   // what was offered when the loop last looked
+	heard            uint64                    // the catalog as far as the loop has seen it
 	played           map[policies.Address]bool // blocks of the program that is being put in force; nil else
 
 	instances map[policies.Address]*instance
@@ -321,7 +321,7 @@ func (l *loop) finished(k look) {
 		}
 	}
 	if in.good() && len(in.p.On) > 0 {
-		l.a.memory.clearPending(in.p.Address)
+		l.warn(l.a.memory.clearPending(in.p.Address))
 	}
 	l.cameToRest(in, wasGood, entry)
 	if !in.dirty {
@@ -342,7 +342,7 @@ func (l *loop) wave(in *instance, c Cause, repaired bool) {
 			continue
 		}
 		if repaired && slices.Contains(other.p.On, in.p.Address) {
-			l.a.memory.setPending(address)
+			l.warn(l.a.memory.setPending(address))
 		}
 		if repaired && restartsOn(other.p, in.p.Address) {
 			other.restart = true
@@ -358,6 +358,12 @@ func (l *loop) leaveLane(ln *lane) {
 	if len(ln.waiting) > 0 {
 		l.enqueue(ln.waiting[0])
 		ln.waiting = ln.waiting[1:]
+	}
+}
+
+func (l *loop) warn(err error) {
+	if err != nil {
+		l.a.cfg.Log.Warn("can't be remembered over a restart", "error", err)
 	}
 }
 

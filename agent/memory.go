@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -14,6 +15,7 @@ const (
 	memoryV1   = 1
 	prefixOn   = "on/"   // + address: a promise it is `on` was repaired, and it has not succeeded since
 	prefixFact = "fact/" // + name: the last value gathered, as typed JSON
+	prefixTop  = "top/"  // + artifact name: the highest counter when this node last withdrew it
 	prefixKeep = "keep/" // + key: what keepers remember
 	maxFacts   = 4096
 )
@@ -64,23 +66,41 @@ func (m *memory) pending(a policies.Address) bool {
 	return m.on[a]
 }
 
-// setPending remembers that a must be verified. An error is not told: the map holds until the next start.
-func (m *memory) setPending(a policies.Address) { m.mark(a, []byte{memoryV1}) }
+// setPending remembers that a must be verified. On an error it holds until the next start.
+func (m *memory) setPending(a policies.Address) error { return m.mark(a, []byte{memoryV1}) }
 
-func (m *memory) clearPending(a policies.Address) { m.mark(a, nil) }
+func (m *memory) clearPending(a policies.Address) error { return m.mark(a, nil) }
 
-func (m *memory) mark(a policies.Address, value []byte) {
+func (m *memory) mark(a policies.Address, value []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.on[a] == (value != nil) {
-		return
+		return nil
 	}
 	if value == nil {
 		delete(m.on, a)
 	} else {
 		m.on[a] = true
 	}
-	_ = m.shelf.Apply([][]byte{[]byte(prefixOn + string(a))}, [][]byte{value})
+	return m.shelf.Apply([][]byte{[]byte(prefixOn + string(a))}, [][]byte{value})
+}
+
+// putCounter remembers the highest counter of a name before it is withdrawn.
+func (m *memory) putCounter(name string, n uint64) error {
+	return m.shelf.Apply([][]byte{[]byte(prefixTop + name)}, [][]byte{binary.BigEndian.AppendUint64([]byte{memoryV1}, n)})
+}
+
+// counter is what putCounter remembered; 0 for a name that was never withdrawn.
+func (m *memory) counter(name string) (uint64, error) {
+	k := []byte(prefixTop + name)
+	_, values, err := m.shelf.Scan(k, append(k, 0), 1)
+	if err != nil || len(values) == 0 {
+		return 0, err
+	}
+	if len(values[0]) != 9 || values[0][0] != memoryV1 {
+		return 0, fmt.Errorf("counter of %q: %d bytes of version %d, this program knows %d", name, len(values[0]), first(values[0]), memoryV1)
+	}
+	return binary.BigEndian.Uint64(values[0][1:]), nil
 }
 
 func (m *memory) putFact(name string, v cty.Value) error {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"meshd/agent/promise"
-	"meshd/mesh"
 	"meshd/mesh/catalog"
 	"meshd/store/artifact"
 )
@@ -32,87 +31,126 @@ func (o offered) cause() promise.ArtifactCause {
 	}
 }
 
-// offers is what all offer now: made anew from the catalog when that has changed, then never changed.
-type offers struct {
-	root   artifact.Digest // of the catalog it was made from
-	names  []string        // sorted
-	byName map[string][]offered
-	byRoot map[artifact.Digest][]offered
-	who    string // who is certified and who revoked: then the same records may count otherwise
-}
-
-// offerIndex keeps the newest offers. It is safe for concurrent use.
+// An offerIndex is what all offer now, kept up with the catalog name by name. It is safe for concurrent use.
 type offerIndex struct {
-	mesh *mesh.Mesh
-	mu   sync.Mutex
-	now  *offers
+	catalog *catalog.Catalog
+
+	mu     sync.Mutex
+	rev    uint64                       // of the catalog, as far as it was read
+	names  []string                     // sorted
+	byName map[string][]offered         // oldest first
+	byRoot map[artifact.Digest][]string // names under which a root is offered
 }
 
-// get returns the offers as the catalog has them now.
-func (x *offerIndex) get() *offers {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	root := x.mesh.Catalog().Root()
-	if x.now == nil || x.now.root != root {
-		x.now = readOffers(x.mesh.Catalog(), root)
+// follow reads what changed in the catalog since the last call.
+func (x *offerIndex) follow() {
+	changes, now, all := x.catalog.Since(x.rev)
+	if x.byName == nil || all {
+		x.names, x.byName, x.byRoot = nil, map[string][]offered{}, map[artifact.Digest][]string{}
+		x.readAll()
+		x.rev = now
+		return
 	}
-	return x.now
+	x.rev = now
+	done := map[string]bool{}
+	for _, c := range changes {
+		if (c.Kind == catalog.KindArtifact || c.Kind == catalog.KindWithdraw) && !done[c.Name] {
+			done[c.Name] = true
+			x.set(c.Name, x.catalog.LiveNamed(catalog.KindArtifact, c.Name))
+		}
+	}
 }
 
-func readOffers(c *catalog.Catalog, root artifact.Digest) *offers {
-	o := &offers{root: root, byName: map[string][]offered{}, byRoot: map[artifact.Digest][]offered{}}
-	for _, r := range c.Live(catalog.ScopeMain, catalog.KindArtifact, "") {
+// readAll fills an empty index; Live comes sorted by name.
+func (x *offerIndex) readAll() {
+	records := x.catalog.Live(catalog.ScopeMain, catalog.KindArtifact, "")
+	for len(records) > 0 {
+		n := 1
+		for n < len(records) && records[n].Name == records[0].Name {
+			n++
+		}
+		x.set(records[0].Name, records[:n])
+		records = records[n:]
+	}
+}
+
+// set replaces what is known of one name.
+func (x *offerIndex) set(name string, records []catalog.Record) {
+	for _, o := range x.byName[name] {
+		x.byRoot[o.ref.Root] = slices.DeleteFunc(x.byRoot[o.ref.Root], func(n string) bool { return n == name })
+		if len(x.byRoot[o.ref.Root]) == 0 {
+			delete(x.byRoot, o.ref.Root)
+		}
+	}
+	list := make([]offered, 0, len(records))
+	for _, r := range records {
 		ref, body, err := r.Ref()
 		if err != nil {
 			continue // of a newer format; verified when stored
 		}
-		of := offered{ref: ref, body: body, at: r.At}
-		o.byName[ref.Name] = append(o.byName[ref.Name], of)
-		o.byRoot[ref.Root] = append(o.byRoot[ref.Root], of)
-	}
-	for name, list := range o.byName {
-		o.names = append(o.names, name)
-		slices.SortFunc(list, func(x, y offered) int { return x.ref.Compare(y.ref) })
-	}
-	slices.Sort(o.names)
-	var who strings.Builder
-	for _, kind := range []uint8{catalog.KindCert, catalog.KindStatement} {
-		for _, r := range c.Live(catalog.ScopeNodes, kind, "") {
-			who.Write(r.Sig[:8])
+		list = append(list, offered{ref: ref, body: body, at: r.At})
+		if !slices.Contains(x.byRoot[ref.Root], name) {
+			x.byRoot[ref.Root] = append(x.byRoot[ref.Root], name)
 		}
 	}
-	o.who = who.String()
-	return o
+	slices.SortFunc(list, func(a, b offered) int { return a.ref.Compare(b.ref) })
+	i, had := slices.BinarySearch(x.names, name)
+	switch {
+	case len(list) == 0:
+		delete(x.byName, name)
+		if had {
+			x.names = slices.Delete(x.names, i, i+1)
+		}
+		return
+	case !had:
+		x.names = slices.Insert(x.names, i, name)
+	}
+	x.byName[name] = list // never changed, only replaced: callers may keep it
 }
 
 // prefixed lists all offers whose name begins with prefix, by name, oldest first within a name.
-func (o *offers) prefixed(prefix string) []offered {
-	i, _ := slices.BinarySearch(o.names, prefix)
+func (x *offerIndex) prefixed(prefix string) []offered {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.follow()
+	i, _ := slices.BinarySearch(x.names, prefix)
 	var out []offered
-	for _, name := range o.names[i:] {
+	for _, name := range x.names[i:] {
 		if !strings.HasPrefix(name, prefix) {
 			break
 		}
-		out = append(out, o.byName[name]...)
+		out = append(out, x.byName[name]...)
 	}
 	return out
 }
 
-// changedSince names what is offered otherwise than in before; all is true where anything may count otherwise.
-func (o *offers) changedSince(before *offers) (names []string, all bool) {
-	if before == nil || o.who != before.who {
-		return nil, true
-	}
-	for name, list := range o.byName {
-		if !slices.Equal(list, before.byName[name]) {
-			names = append(names, name)
+// named lists the offers of one name, oldest first.
+func (x *offerIndex) named(name string) []offered {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.follow()
+	return x.byName[name]
+}
+
+// rooted lists the names under which a root is offered, by anybody.
+func (x *offerIndex) rooted(root artifact.Digest) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.follow()
+	return slices.Clone(x.byRoot[root])
+}
+
+// find is one offer of a root; nil if none.
+func (x *offerIndex) find(root artifact.Digest) *offered {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.follow()
+	for _, name := range x.byRoot[root] {
+		for _, o := range x.byName[name] {
+			if o.ref.Root == root {
+				return &o
+			}
 		}
 	}
-	for name := range before.byName {
-		if _, ok := o.byName[name]; !ok {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names, false
+	return nil
 }

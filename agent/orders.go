@@ -183,6 +183,10 @@ func (d door) Withdraw(ctx context.Context, name string) error {
 	if err := d.a.journal.flush(); err != nil {
 		return err
 	}
+	// The dropped versions will be forgotten by all; the next one must still be newer than they were.
+	if err := d.a.memory.putCounter(name, d.a.supply.highest(name)); err != nil {
+		return err
+	}
 	_, err = d.a.mesh.Publish(ctx, catalog.KindWithdraw, name, b, 0)
 	return err
 }

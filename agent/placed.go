@@ -56,10 +56,7 @@ func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string
 }
 
 func (s *supply) find(root artifact.Digest) *offered {
-	if list := s.index.get().byRoot[root]; len(list) > 0 {
-		return &list[0]
-	}
-	return nil
+	return s.index.find(root)
 }
 
 // Fetch pulls and places.

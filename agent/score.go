@@ -341,11 +341,7 @@ func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
 
 // namesOf lists the names under which a root is offered, by anybody.
 func (a *Agent) namesOf(root artifact.Digest) []string {
-	var names []string
-	for _, o := range a.supply.index.get().byRoot[root] {
-		names = append(names, o.ref.Name)
-	}
-	return names
+	return a.supply.index.rooted(root)
 }
 
 // allowInvite says whether a peer's role lets it have a child of that name admitted.

@@ -55,7 +55,7 @@ type runInfo struct {
 
 func newSupply(a *Agent, shelf Shelf) *supply {
 	return &supply{
-		a: a, index: offerIndex{mesh: a.mesh}, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
+		a: a, index: offerIndex{catalog: a.mesh.Catalog()}, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
 		told: map[string]catalog.PlacedBody{}, toTell: map[string]catalog.PlacedBody{}, news: make(chan struct{}, 1),
 	}
 }
@@ -186,7 +186,11 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 	}
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	counter := s.highest(name) + 1
+	before, err := s.a.memory.counter(name)
+	if err != nil {
+		return offered{}, err
+	}
+	counter := max(s.highest(name), before) + 1
 	shown := cmp.Or(semver, strconv.FormatUint(counter, 10))
 	entry := s.a.journal.append(Entry{
 		At: s.a.cfg.Wall(), Kind: aboutArtifact, Subject: name + "@" + shown, Outcome: "published", Cause: cause,
@@ -238,10 +242,10 @@ func cut(s string, n int) string {
 }
 
 // offers lists the live artifact records whose name begins with prefix, oldest first within a name.
-func (s *supply) offers(prefix string) []offered { return s.index.get().prefixed(prefix) }
+func (s *supply) offers(prefix string) []offered { return s.index.prefixed(prefix) }
 
 // named lists those of one name, oldest first.
-func (s *supply) named(name string) []offered { return s.index.get().byName[name] }
+func (s *supply) named(name string) []offered { return s.index.named(name) }
 
 func (s *supply) ownNewest(name string) (offered, bool) {
 	var best offered

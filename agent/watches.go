@@ -17,6 +17,9 @@ import (
 // taken for an edit (SPEC 9).
 const settleTime = 50 * time.Millisecond
 
+// folderGone is the name that a host's callback gives when the folder itself went, or changes were lost.
+const folderGone = "."
+
 // maxFolders bounds the folders that one recursive watch takes; beyond it the periodic look serves.
 const maxFolders = 4096
 
@@ -62,6 +65,9 @@ func (w *watchTable) set(address policies.Address, wishes []promise.Watch) {
 	delete(w.on, address)
 	for dir := range old {
 		f := w.folders[dir]
+		if f == nil {
+			continue
+		}
 		delete(f.all, address)
 		for name, who := range f.names {
 			delete(who, address)
@@ -79,7 +85,7 @@ func (w *watchTable) set(address policies.Address, wishes []promise.Watch) {
 		w.add(address, wish)
 	}
 	for dir := range old {
-		if f := w.folders[dir]; len(f.all) == 0 && len(f.names) == 0 {
+		if f := w.folders[dir]; f != nil && len(f.all) == 0 && len(f.names) == 0 {
 			f.stop()
 			delete(w.folders, dir)
 		}
@@ -184,12 +190,29 @@ func (w *watchTable) take() map[policies.Address]hit {
 		if f == nil {
 			continue
 		}
+		if names[folderGone] {
+			w.lost(dir, f, out)
+			continue
+		}
 		for name := range names {
 			add(f.all, filepath.Join(dir, name))
 			add(f.names[name], filepath.Join(dir, name))
 		}
 	}
 	return out
+}
+
+// lost takes a folder out whose watch is over, or missed something: all that were in it look again, and
+// then find the folder anew or the nearest one above it.
+func (w *watchTable) lost(dir string, f *folder, out map[policies.Address]hit) {
+	f.stop()
+	delete(w.folders, dir)
+	for address, folders := range w.on {
+		if folders[dir] {
+			delete(folders, dir)
+			out[address] = hit{path: dir}
+		}
+	}
 }
 
 func (w *watchTable) close() {

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -25,7 +24,6 @@ const (
 	membersAtMost = 5 * time.Second  // or this long after the first change
 	factBackoff   = 30 * time.Second // after a fact's command failed
 	gatherLimit   = 4                // facts gathered at once
-	publicBytes   = 256              // of a public fact's value that peers may read
 )
 
 // A world is what the score may see of this node and of the others. It belongs to the loop.
@@ -40,6 +38,7 @@ type world struct {
 	freshAt   time.Time      // when fresh last differed; zero: it is what the score sees
 	firstAt   time.Time      // when it first did
 	edge      time.Time      // when a during() of the score changes
+	hold      time.Time      // when a role that only its `hold` keeps may end
 	builtinOn bool           // a gathering of built-in facts is under way
 }
 
@@ -61,6 +60,9 @@ func (w *world) next() time.Time {
 	if !w.edge.IsZero() {
 		t = earlier(t, w.edge)
 	}
+	if !w.hold.IsZero() {
+		t = earlier(t, w.hold)
+	}
 	return t
 }
 
@@ -81,6 +83,9 @@ func (w *world) refresh(l *loop) {
 			l.derive(changed, Cause{Text: "what members say of themselves changed"})
 		}
 	}
+	if !w.hold.IsZero() && !now.Before(w.hold) {
+		l.derive([]string{}, Cause{Text: "the shortest stay in a role is over"})
+	}
 	if !w.edge.IsZero() && !now.Before(w.edge) {
 		w.setEdge(l)
 		l.derive([]string{policies.NameTime}, Cause{Text: "the time of day"})
@@ -95,6 +100,19 @@ func (w *world) setEdge(l *loop) {
 	wall := l.a.cfg.Wall()
 	if edge := l.program.NextEdge(wall); !edge.IsZero() {
 		w.edge = time.Now().Add(edge.Sub(wall))
+	}
+}
+
+// setHold says when the next role that only its hold keeps may end.
+func (w *world) setHold(l *loop) {
+	w.hold = time.Time{}
+	for _, h := range l.held {
+		if !h.Until.IsZero() {
+			at := time.Now().Add(h.Until.Sub(l.a.cfg.Wall()))
+			if w.hold.IsZero() || at.Before(w.hold) {
+				w.hold = at
+			}
+		}
 	}
 }
 
@@ -250,36 +268,10 @@ func (w *world) withRoles(l *loop) policies.Env {
 
 // public returns the facts that peers may read, as text.
 func (w *world) public(p *policies.Program) map[string]string {
-	out := map[string]string{}
 	if p == nil {
-		return out
+		return map[string]string{}
 	}
-	for _, f := range p.Facts() {
-		v, known := w.facts[f.Name]
-		if !f.Public || !known {
-			continue
-		}
-		if text, ok := plainText(v); ok && len(text) <= publicBytes {
-			out[f.Name] = text
-		}
-	}
-	return out
-}
-
-func plainText(v cty.Value) (string, bool) {
-	if !v.IsKnown() || v.IsNull() {
-		return "", false
-	}
-	switch v.Type() {
-	case cty.String:
-		return v.AsString(), true
-	case cty.Number:
-		return v.AsBigFloat().Text('f', -1), true
-	case cty.Bool:
-		b, _ := json.Marshal(v.True())
-		return string(b), true
-	}
-	return "", false
+	return roles.Public(p.Facts(), w.facts)
 }
 
 // selfMember is this node as the score sees it.

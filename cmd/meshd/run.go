@@ -221,6 +221,9 @@ func (o *options) open(cfg agent.Config) (*agent.Agent, error) {
 		}
 	}
 	socket := o.socket
+	if dir := os.Getenv("RUNTIME_DIRECTORY"); socket == "" && dir != "" {
+		socket = filepath.Join(filepath.SplitList(dir)[0], "meshd.sock")
+	}
 	if socket == "" {
 		socket = control.SocketPath(cfg.Node.Dir)
 	}

@@ -44,6 +44,7 @@ type Catalog struct {
 	set      *set
 	sessions map[*session]bool
 	stats    Stats
+	news     news
 
 	changed chan struct{} // capacity 1, no data
 	checked chan struct{} // closed when a peer had its chance to tell the own head

@@ -136,8 +136,10 @@ func (c *Catalog) take(e *entry) change {
 		return change{}
 	}
 	ch := c.set.add(e)
+	c.news.note(e)
 	for _, d := range ch.dropped {
 		c.stale[string(d.key())] = true
+		c.news.note(d)
 	}
 	return ch
 }
