@@ -36,7 +36,7 @@ var edges = map[string][]string{
 		"agent/promise", "agent/control",
 	},
 	"policies/examples": {},
-	"deploy/demo":       {"agent/control", "policies/examples"},
+	"deploy/demo":       {"agent/control", "agent/promise", "policies/examples"},
 	"cmd/meshctl":       {"agent/control", "policies", "roles"},
 	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "mesh/link", "deploy/demo"},
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,9 @@ func Run(ctx context.Context, o Options) (err error) {
 			return
 		}
 		err = errors.Join(err, d.cleanUp())
+		if err == nil {
+			d.tell("done", "everything held, and nothing is left behind; it took %.1f s", time.Since(d.began).Seconds())
+		}
 	}()
 	for _, s := range []struct {
 		name string
@@ -75,11 +79,13 @@ func Run(ctx context.Context, o Options) (err error) {
 		stepCtx, cancel := context.WithTimeout(ctx, stepTime)
 		err := s.play(stepCtx)
 		cancel()
+		if ctx.Err() != nil {
+			return fmt.Errorf("demo: step %q: interrupted", s.name)
+		}
 		if err != nil {
 			return fmt.Errorf("demo: step %q: %w", s.name, err)
 		}
 	}
-	d.tell("done", "everything held, in %.1f s", time.Since(d.began).Seconds())
 	return nil
 }
 
@@ -96,13 +102,35 @@ func (d *demo) work(node string, parts ...string) string {
 	return filepath.Join(append([]string{base, "work"}, parts...)...)
 }
 
+// A line is one line of -o ndjson: text, or an item as meshctl shows it.
+type line struct {
+	Kind      string  `json:"kind"` // step, check, fault, figure..., or member, artifact, cause with an item
+	Text      string  `json:"text,omitempty"`
+	AtSeconds float64 `json:"at_seconds"` // since the demo began
+	Item      any     `json:"item,omitempty"`
+}
+
+func (d *demo) line(l line) {
+	l.AtSeconds = math.Round(l.AtSeconds*1000) / 1000
+	b, err := json.Marshal(l)
+	if err != nil {
+		panic(err) // plain fields, and items that went through JSON once
+	}
+	fmt.Fprintln(d.Out, string(b))
+}
+
+func lines[T any](d *demo, kind string, items []T) {
+	for _, item := range items {
+		d.line(line{Kind: kind, AtSeconds: time.Since(d.began).Seconds(), Item: item})
+	}
+}
+
 // tell prints one line of the story.
 func (d *demo) tell(kind, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	at := time.Since(d.began).Seconds()
 	if d.Output == "ndjson" {
-		b, _ := json.Marshal(map[string]string{"kind": kind, "text": text, "seconds": fmt.Sprintf("%.3f", at)})
-		fmt.Fprintln(d.Out, string(b))
+		d.line(line{Kind: kind, Text: text, AtSeconds: at})
 		return
 	}
 	if kind == "step" {
@@ -352,13 +380,9 @@ func (d *demo) show(ctx context.Context) error {
 		return fmt.Errorf("why package should end at the slip that was edited on host, and ends with %s: %s %s", last.Node, last.Subject, last.Text)
 	}
 	if d.Output == "ndjson" {
-		for _, item := range []any{members, artifacts, chain} {
-			b, err := json.Marshal(item)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(d.Out, string(b))
-		}
+		lines(d, "member", members)
+		lines(d, "artifact", artifacts)
+		lines(d, "cause", chain)
 		return nil
 	}
 	return errors.Join(tableMembers(d.Out, members), tableArtifacts(d.Out, artifacts), tableWhy(d.Out, chain))

@@ -13,8 +13,3 @@ func kill(pid int) error {
 	}
 	return p.Kill()
 }
-
-func running(pid int) bool {
-	_, err := os.FindProcess(pid)
-	return err == nil
-}

@@ -7,5 +7,3 @@ import "syscall"
 func terminate(pid int) error { return syscall.Kill(pid, syscall.SIGTERM) }
 
 func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
-
-func running(pid int) bool { return syscall.Kill(pid, 0) == nil }
