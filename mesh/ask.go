@@ -14,14 +14,13 @@ import (
 )
 
 const (
-	askTimeout   = 5 * time.Second
-	maxQuestion  = 4 << 10
-	maxAnswer    = 1 << 20
-	askV1        = 1
-	frameAsk     = 1
-	frameAnswer  = 2
-	maxItems     = 4096 // entries or promises in one answer
-	renewalShare = 3    // renewed after 1/3 of the certificate's life (SPEC 11)
+	askTimeout  = 5 * time.Second
+	maxQuestion = 4 << 10
+	maxAnswer   = 1 << 20
+	askV1       = 1
+	frameAsk    = 1
+	frameAnswer = 2
+	maxItems    = 4096 // entries or promises in one answer
 )
 
 // The kinds of question.
@@ -186,15 +185,14 @@ func (m *Mesh) answerRenew(peer trust.Cert) Answer {
 
 func (m *Mesh) renewed(c *trust.Cert) ([][]byte, error) {
 	now := m.cfg.Wall()
-	return m.cfg.Charter.Issue(m.cfg.Identity, c.Key, c.Box, c.Name, c.Tags, newSerial(), now.Add(-clockSlack), now.Add(leafLife))
+	return m.cfg.Charter.Issue(m.cfg.Identity, c.Key, c.Box, c.Name, c.Tags, newSerial(), now.Add(-clockSlack), now.Add(trust.LeafLife))
 }
 
 // Renew gets a new certificate when a third of this one's life is over: from itself where this node is a
 // sponsor, else from any sponsor that is alive. nil, nil when it is not due or nobody could.
 // The caller saves the chain; links made after the next start use it.
 func (m *Mesh) Renew(ctx context.Context) ([][]byte, error) {
-	life := m.cert.NotAfter.Sub(m.cert.NotBefore)
-	if m.cfg.Wall().Before(m.cert.NotBefore.Add(life / renewalShare)) {
+	if m.cfg.Wall().Before(m.cert.RenewAt()) {
 		return nil, nil
 	}
 	if m.cfg.Charter.IsSponsor(m.self) {
