@@ -37,6 +37,7 @@ var edges = map[string][]string{
 	},
 	"policies/examples": {},
 	"deploy/demo":       {"agent/control", "agent/promise", "policies/examples"},
+	"deploy/lab":        {"deploy/demo", "agent/control", "policies/examples"},
 	"cmd/meshctl":       {"agent/control", "policies", "roles"},
 	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "mesh/link", "deploy/demo"},
 }
