@@ -25,6 +25,7 @@ import (
 	"meshd/agent/promise"
 	"meshd/mesh/link"
 	"meshd/mesh/trust"
+	"meshd/store"
 )
 
 // A fleet is a few whole nodes in one synctest bubble: real link, ring, catalog, swarm, store and agent,
@@ -177,19 +178,24 @@ func (f *fleet) end() {
 // stands still once the test has returned.
 const memberlistRest = 40 * time.Second
 
+// publishScore puts a score in force as an operator does.
 func (f *fleet) publishScore(text string) {
-	var b bytes.Buffer
-	dir := f.t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "score.hcl"), []byte(text), 0o644); err != nil {
-		f.t.Fatal(err)
-	}
-	if err := control.Pack(&b, dir, nil); err != nil {
-		f.t.Fatal(err)
-	}
-	if _, err := (door{f.parent.agent}).PublishScore(f.t.Context(), &b); err != nil {
+	f.t.Helper()
+	if err := f.tryScore(text); err != nil {
 		f.t.Fatal(err)
 	}
 }
+
+// packed is a folder as meshctl sends it.
+func packed(t *testing.T, dir string) io.Reader {
+	var b bytes.Buffer
+	if err := control.Pack(&b, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+func addPath(path string) store.AddOptions { return store.AddOptions{Path: path} }
 
 // until waits at most limit of virtual time.
 func (f *fleet) until(what string, limit time.Duration, ok func() (bool, string)) time.Duration {
