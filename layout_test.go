@@ -31,6 +31,7 @@ var edges = map[string][]string{
 	"store":         {"mesh/id", "store/artifact"},
 	"agent/promise": {"policies"},
 	"agent/control": {},
+	"agent/web":     {"agent/control"},
 	"agent": {
 		"mesh", "mesh/id", "mesh/trust", "mesh/link", "mesh/catalog", "store", "store/artifact", "roles", "policies",
 		"agent/promise", "agent/control",
@@ -39,7 +40,7 @@ var edges = map[string][]string{
 	"deploy/demo":       {"agent/control", "agent/promise", "policies/examples"},
 	"deploy/lab":        {"deploy/demo", "agent/control", "policies/examples"},
 	"cmd/meshctl":       {"agent/control", "policies", "roles"},
-	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "mesh/link", "deploy/demo"},
+	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "agent/web", "mesh/link", "deploy/demo"},
 }
 
 func TestImportsFollowTheLayout(t *testing.T) {
