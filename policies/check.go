@@ -197,9 +197,6 @@ func (c *checker) instance(i instance, keyed bool) {
 		if err != nil {
 			c.r.errorf(i.b.rng, "", "%s: %s", i.address(), err.Error())
 		}
-	} else if kind, ok := vs.attrs["kind"]; ok && i.b.typ == "guest" && !kind.IsNull() && kind.AsString() != "process" {
-		c.r.errorf(i.b.attrs["kind"].rng, `use kind = "process"`, "guest kind %q is not yet supported by this version",
-			kind.AsString())
 	}
 	c.makes(i, vs)
 	c.offers(i, vs)

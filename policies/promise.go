@@ -134,12 +134,20 @@ type Check struct {
 
 // Guest promises a child node on this machine.
 type Guest struct {
-	Kind      string // "process"
+	Kind      string // "process", "docker", "podman"
 	Name      string
 	State     string // "running", "stopped", "absent"
 	Tags      map[string]string
 	Env       map[string]string
 	RestartOn []Address
+
+	// Of those in containers alone.
+	Image    string
+	Network  string // "bridge", "host"
+	Mounts   []Mount
+	Ports    []Port
+	Memory   int64 // bytes; 0 no limit
+	NanoCPUs int64 // billionths of a processor; 0 no limit
 }
 
 // Artifact promises that what lies at From is published under Name.

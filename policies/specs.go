@@ -243,26 +243,6 @@ func (ev *evaluator) process(i instance, vs values) (Spec, error) {
 	return pr, nil
 }
 
-func (ev *evaluator) guest(i instance, vs values) (Spec, error) {
-	g := Guest{
-		Kind: vs.str("kind"), Name: vs.str("name"), State: vs.str("state"), Tags: vs.dict("tags"),
-		Env: vs.dict("env"), RestartOn: ev.resolve(i, i.b.refs["restart_on"]),
-	}
-	if g.Kind != "process" {
-		return nil, fmt.Errorf("guest kind %q is not yet supported by this version", g.Kind)
-	}
-	if g.Name == "" {
-		g.Name = i.key
-	}
-	if g.Name == "" {
-		g.Name = i.b.name
-	}
-	if !nodeName(g.Name) {
-		return nil, fmt.Errorf("guest name %.80q is no node name: letters, digits, '.', '_', '-', at most 63", g.Name)
-	}
-	return g, nil
-}
-
 // nodeName reports whether s may be the name of a node (SPEC 4).
 func nodeName(s string) bool {
 	if s == "" || len(s) > 63 || strings.Contains("._-", s[:1]) {
