@@ -1,3 +1,4 @@
+# A file made from the live members of a role: whoever serves the web now is balanced to.
 score "balance" {
   version  = "1.0.0"
   language = 1

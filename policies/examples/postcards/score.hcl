@@ -1,3 +1,4 @@
+# The pipeline of "Self-Repairing Deployment Pipelines" (Burgess, 2014): meshd demo plays it.
 score "postcards" {
   version  = "1.0.0"
   language = 1
