@@ -215,3 +215,28 @@ func TestExamplesCompileAndSayWhy(t *testing.T) {
 		t.Errorf("%d example scores found, want the 3 that README.md speaks of, or more", scores)
 	}
 }
+
+// TestArchitectureNamesEveryPackageAndDependency keeps the page as true as a test can.
+func TestArchitectureNamesEveryPackageAndDependency(t *testing.T) {
+	page, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range edges {
+		if !bytes.Contains(page, []byte("`"+pkg+"`")) {
+			t.Errorf("ARCHITECTURE.md has no row for package %s", pkg)
+		}
+	}
+	sources(t, func(path string, _ *token.FileSet, f *ast.File) {
+		for _, spec := range f.Imports {
+			parts := strings.Split(strings.Trim(spec.Path.Value, `"`), "/")
+			if !strings.Contains(parts[0], ".") {
+				continue // of the standard library, or ours
+			}
+			module := parts[:min(len(parts), 3)]
+			if name := module[len(module)-1]; !bytes.Contains(page, []byte(name)) {
+				t.Errorf("%s imports %s, for which ARCHITECTURE.md gives no reason", path, strings.Join(module, "/"))
+			}
+		}
+	})
+}
