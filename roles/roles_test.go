@@ -152,8 +152,8 @@ func TestAttestedTakesNothingThatANodeClaimsOfItself(t *testing.T) {
 
 func TestValuesOfMembers(t *testing.T) {
 	v := Values(Member{}, nil, nil, []Member{
-		{ID: "02", Name: "b", Roles: []string{"web", "web"}, Tags: map[string]string{"z": "1"}},
-		{ID: "01", Name: "a", Roles: []string{"web", "db"}},
+		{ID: "01", Name: "b", Roles: []string{"web", "web"}, Tags: map[string]string{"z": "1"}},
+		{ID: "02", Name: "a", Roles: []string{"web", "db"}},
 	})["members"]
 	web := v.GetAttr("web").AsValueSlice()
 	if len(web) != 2 || web[0].GetAttr("name").AsString() != "a" || web[1].GetAttr("tags").Index(cty.StringVal("z")).AsString() != "1" {

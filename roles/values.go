@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -64,7 +65,10 @@ func table(m map[string]string) cty.Value {
 
 // byRole is what members() and count() see: for each role its members, sorted by id.
 func byRole(members []Member) cty.Value {
-	sorted := slices.SortedFunc(slices.Values(members), func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	// By name: files made of the lists are for people too, and alike in every mesh of the same names.
+	sorted := slices.SortedFunc(slices.Values(members), func(a, b Member) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+	})
 	lists := map[string][]cty.Value{}
 	for _, m := range sorted {
 		v := cty.ObjectVal(map[string]cty.Value{
