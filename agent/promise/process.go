@@ -17,6 +17,7 @@ const (
 	defaultBackoffMin = time.Second      // POLICY.md
 	defaultBackoffMax = time.Minute
 	steadyAfter       = time.Minute // up this long, a process has not crashed at once
+	soon              = time.Millisecond
 )
 
 // A processKeeper keeps a program running, or stopped. The program outlives this one: what is needed to
@@ -31,6 +32,7 @@ type processKeeper struct {
 	args func(ctx context.Context) ([]string, error)
 
 	child   Child // nil: none known
+	fresh   bool  // started, and not looked at since
 	adopted bool  // Memory was looked at
 	up      time.Time
 	pace    pace
@@ -138,6 +140,8 @@ func (k *processKeeper) Check(ctx context.Context) (Finding, error) {
 		return Finding{}, err
 	}
 	why, gone := k.gone()
+	fresh := k.fresh
+	k.fresh = false
 	if k.spec.State == "stopped" {
 		if gone {
 			return Finding{OK: true}, nil
@@ -148,7 +152,11 @@ func (k *processKeeper) Check(ctx context.Context) (Finding, error) {
 		if k.pace.why != "" {
 			why = k.pace.why
 		}
-		return Finding{Reason: why, Again: k.pace.wait(time.Now())}, nil
+		again := k.pace.wait(time.Now())
+		if fresh {
+			again = max(again, soon) // the look at its start found it ended already
+		}
+		return Finding{Reason: why, Again: again}, nil
 	}
 	trimLog(LogPath(k.site.Data, k.address))
 	f := Finding{OK: true, Wakes: k.child.Done()}
@@ -237,7 +245,7 @@ func (k *processKeeper) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start %q: %w", argv[0], err)
 	}
-	k.child, k.up, k.unwell = child, time.Now(), ""
+	k.child, k.fresh, k.up, k.unwell = child, true, time.Now(), ""
 	if k.probe != nil {
 		k.probe.reset()
 	}

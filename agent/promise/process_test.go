@@ -268,6 +268,27 @@ func TestProcessThatCrashesAtOnceBacksOff(t *testing.T) {
 	})
 }
 
+// The first restart is at once also where the look that started a process finds it ended already.
+func TestProcessThatEndsBeforeItIsLookedAtStartsAgainAtOnce(t *testing.T) {
+	sim := NewSim(map[string]Program{"app": nil})
+	s := Site{Host: sim, Memory: newShelf(), Work: "/work", Data: t.TempDir(), Wall: time.Now}
+	k := keeper(t, s, policies.Process{Run: []string{"app"}})
+	for _, want := range []time.Duration{soon, defaultBackoffMin} {
+		if _, err := k.Repair(t.Context()); err != nil && want == soon {
+			t.Fatal(err)
+		}
+		for pid := range sim.Running() {
+			sim.Kill(pid)
+		}
+		if f := check(t, k); f.OK || f.Again > want || f.Again < want/2 {
+			t.Errorf("found %+v, want another look in %v", f, want)
+		}
+		if f := check(t, k); want == soon && f.Again != 0 {
+			t.Errorf("found %+v: nothing new, so that nobody need look", f)
+		}
+	}
+}
+
 func TestProcessThatCannotStart(t *testing.T) {
 	s := newSite(t, realHost(t))
 	k := keeper(t, s, policies.Process{Run: []string{"no-such-program"}})
