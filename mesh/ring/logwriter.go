@@ -16,7 +16,8 @@ const (
 )
 
 // A logWriter turns the lines of serf and memberlist into slog records. What they call an error is a
-// warning here, a warning is information, all else is for debugging.
+// warning here, a warning is information, all else is for debugging: that a newcomer is heard of before its
+// certificate too, which happens at every admission and mends itself (reconsider).
 type logWriter struct {
 	log *slog.Logger
 
@@ -72,7 +73,7 @@ func parseLine(line []byte) (slog.Level, string) {
 			switch {
 			case strings.HasPrefix(string(name), "ERR"):
 				level = slog.LevelWarn
-			case string(name) == "WARN":
+			case string(name) == "WARN" && !bytes.HasSuffix(text, []byte(errNoCert.Error())):
 				level = slog.LevelInfo
 			}
 		}

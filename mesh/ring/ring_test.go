@@ -294,6 +294,10 @@ func TestLogLines(t *testing.T) {
 		{"[ERR] memberlist: bad\n", "memberlist: bad", slog.LevelWarn},
 		{"[ERROR] serf: bad", "serf: bad", slog.LevelWarn},
 		{"[WARN] serf: hm", "serf: hm", slog.LevelInfo},
+		{
+			"[WARN] memberlist: ignoring alive message for 'x': no certificate of it is known yet\n",
+			"memberlist: ignoring alive message for 'x': no certificate of it is known yet", slog.LevelDebug,
+		},
 		{"[INFO] serf: ok", "serf: ok", slog.LevelDebug},
 		{"[no end", "[no end", slog.LevelDebug},
 		{"", "", slog.LevelDebug},

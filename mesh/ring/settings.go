@@ -43,6 +43,8 @@ func (r *Ring) settings(events chan<- serf.Event) *serf.Config {
 	return c
 }
 
+var errNoCert = errors.New("no certificate of it is known yet")
+
 // An aliveDelegate decides who may be a member. memberlist calls it with its lock held.
 type aliveDelegate Ring
 
@@ -69,7 +71,7 @@ func (d *aliveDelegate) NotifyAlive(peer *memberlist.Node) error {
 	}
 	r.mu.Unlock()
 	notify(r.refusal)
-	return errors.New("no certificate of it is known yet")
+	return errNoCert
 }
 
 // A pingDelegate carries the catalog root in acks.
