@@ -88,6 +88,7 @@ func (r *demoRun) good(t *testing.T) {
 }
 
 func TestDemoHoldsAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	r := playDemo(t, "", nil)
 	r.good(t)
 	r.nothingLeft(t)
@@ -99,6 +100,7 @@ func TestDemoHoldsAndLeavesNothing(t *testing.T) {
 }
 
 func TestDemoSpeaksToPrograms(t *testing.T) {
+	t.Parallel()
 	r := playDemo(t, "", nil, "-o", "ndjson")
 	r.good(t)
 	r.nothingLeft(t)
@@ -121,6 +123,7 @@ func TestDemoSpeaksToPrograms(t *testing.T) {
 }
 
 func TestDemoNamesTheStepAndThePromiseThatFail(t *testing.T) {
+	t.Parallel()
 	r := playDemo(t, "", []string{"PATH=" + t.TempDir()})
 	r.nothingLeft(t)
 	said := r.errs.String()
@@ -148,6 +151,7 @@ func TestDemoInterruptedCleansUp(t *testing.T) {
 }
 
 func TestTwoDemosAtOnceDoNotDisturbEachOther(t *testing.T) {
+	t.Parallel()
 	var wg sync.WaitGroup
 	var runs [2]*demoRun
 	for i := range runs {

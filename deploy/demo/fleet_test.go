@@ -220,7 +220,17 @@ func (n *node) publish(score string) {
 	if err := os.WriteFile(filepath.Join(dir, "score.hcl"), []byte(score), 0o644); err != nil {
 		n.f.t.Fatal(err)
 	}
-	n.ctl("policy", "publish", dir)
+	n.policy("publish", dir)
+}
+
+// policy runs meshctl policy, which may warn on its standard error.
+func (n *node) policy(command, dir string) {
+	n.f.t.Helper()
+	ctx, cancel := context.WithTimeout(n.f.t.Context(), testTime)
+	defer cancel()
+	if err := Command(ctx, n.f.exe("meshctl"), "--data-dir", n.dir, "policy", command, dir); err != nil {
+		n.f.t.Fatal(err)
+	}
 }
 
 // work is a path in the node's work folder.
@@ -398,7 +408,7 @@ func readFile(t *testing.T, path string) string {
 	return string(b)
 }
 
-// until waits until the file at path holds text.
+// holds waits until the file at path holds text.
 func holds(t *testing.T, path, text string) time.Duration {
 	t.Helper()
 	return eventually(t, path+" holds "+text, func() (bool, string) {
