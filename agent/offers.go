@@ -132,25 +132,26 @@ func (x *offerIndex) named(name string) []offered {
 	return x.byName[name]
 }
 
-// rooted lists the names under which a root is offered, by anybody.
-func (x *offerIndex) rooted(root artifact.Digest) []string {
+// rooted lists the offers of a root, under whatever names, by anybody.
+func (x *offerIndex) rooted(root artifact.Digest) []offered {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.follow()
-	return slices.Clone(x.byRoot[root])
+	var out []offered
+	for _, name := range x.byRoot[root] {
+		for _, o := range x.byName[name] {
+			if o.ref.Root == root {
+				out = append(out, o)
+			}
+		}
+	}
+	return out
 }
 
 // find is one offer of a root; nil if none.
 func (x *offerIndex) find(root artifact.Digest) *offered {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.follow()
-	for _, name := range x.byRoot[root] {
-		for _, o := range x.byName[name] {
-			if o.ref.Root == root {
-				return &o
-			}
-		}
+	if list := x.rooted(root); len(list) > 0 {
+		return &list[0]
 	}
 	return nil
 }

@@ -339,9 +339,28 @@ func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
 	})
 }
 
-// namesOf lists the names under which a root is offered, by anybody.
+// namesOf lists the names under which a root is offered by one who may and who made it. Every node knows every
+// root: a name that somebody else gives it, to open it for others, must not count.
 func (a *Agent) namesOf(root artifact.Digest) []string {
-	return a.supply.index.rooted(root)
+	var names []string
+	offers := a.supply.index.rooted(root)
+	if len(offers) == 0 {
+		return nil
+	}
+	block, err := a.store.Read(root, nil)
+	if err != nil {
+		return nil // nothing of it can be served
+	}
+	made, err := artifact.DecodeRoot(block)
+	if err != nil {
+		return nil
+	}
+	for _, o := range offers {
+		if o.ref.Version.By == made.Origin.Node && a.supply.trusted(o) {
+			names = append(names, o.ref.Name)
+		}
+	}
+	return names
 }
 
 // allowInvite says whether a peer's role lets it have a child of that name admitted.

@@ -132,11 +132,12 @@ func (a *Agent) keepCopies(ctx context.Context) error {
 	}
 }
 
-// toCopy lists what this node should hold as a copy and does not.
+// toCopy lists what this node should hold as a copy and does not. What a publisher has no right to is copied
+// by nobody: an insider must not fill the others' disks.
 func (a *Agent) toCopy() []offered {
 	var out []offered
 	for _, o := range a.supply.offers("") {
-		if o.ref.Version.By == a.mesh.Self() || !a.isCopy(o) {
+		if o.ref.Version.By == a.mesh.Self() || !a.isCopy(o) || !a.supply.trusted(o) {
 			continue
 		}
 		if has, err := a.store.Has(o.ref.Root); err == nil && !has {

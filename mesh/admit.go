@@ -114,7 +114,7 @@ func (m *Mesh) redeem(req trust.JoinRequest, exporter []byte) (trust.JoinReply, 
 		return trust.JoinReply{}, err
 	}
 	if !again {
-		s := trust.Statement{Kind: trust.Admission, Subject: req.Key, Name: name, Invite: o.ID, At: now, By: m.self}
+		s := trust.Statement{Kind: trust.Admission, Subject: req.Key, Name: o.Name, Invite: o.ID, At: now, By: m.self}
 		if err := m.publishStatement(s); err != nil {
 			return trust.JoinReply{}, err
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meshd/mesh/catalog"
+	"meshd/mesh/id"
 	"meshd/mesh/trust"
 	"meshd/mesh/wire"
 )
@@ -154,22 +155,36 @@ func (m *Mesh) invite(r InviteRequest) (string, error) {
 	return inv.Token(m.cfg.Identity)
 }
 
-// nameFree refuses a name that another unrevoked key holds.
+// nameFree refuses a name that another unrevoked key holds, and in any case the sponsor's own.
 func (m *Mesh) nameFree(name string, replace bool, by ed25519.PublicKey) error {
-	if name == "" || replace {
+	if name == "" {
 		return nil
 	}
-	if cert := m.holderOf(name); cert != nil && !cert.Key.Equal(by) {
+	cert := m.holderOf(name)
+	if cert != nil && replace && cert.ID == m.self {
+		return fmt.Errorf("the name %q is that of this sponsor, which does not revoke itself; invite on another sponsor", name)
+	}
+	if cert != nil && !replace && !cert.Key.Equal(by) {
 		return fmt.Errorf("the name %q belongs to node %s; revoke it, or invite with --replace", name, cert.ID.Short())
 	}
 	return nil
 }
 
-// holderOf finds the unrevoked certificate that attests name, nil if none.
+// holderOf finds the unrevoked certificate that attests name, nil if none. Of a node that was admitted and
+// has not been heard since, it has ID, Key and Name alone.
 func (m *Mesh) holderOf(name string) *trust.Cert {
+	if name == "" {
+		return nil
+	}
 	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
 		if c, ok := m.catalog.Cert(r.Log.Origin); ok && c.Name == name && !m.catalog.Revoked(c.Key) {
 			return c
+		}
+	}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatement, "") {
+		s, err := m.statement(r)
+		if err == nil && s.Kind == trust.Admission && s.Name == name && m.cfg.Charter.IsSponsor(s.By) && !m.catalog.Revoked(s.Subject) {
+			return &trust.Cert{ID: id.FromKey(s.Subject), Key: s.Subject, Name: name}
 		}
 	}
 	return nil

@@ -327,11 +327,12 @@ func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
 // heardHint is called for each user event: somebody has news that no session brought.
 func (m *Mesh) heardHint([]byte) { m.tendSoon() }
 
-// Alive returns this node and all that it can talk to: ring members that are alive, and peers in session.
+// Alive returns this node and the ring members that are alive. One that was revoked is not: the ring takes
+// some seconds to miss it.
 func (m *Mesh) Alive() map[id.Node]bool {
 	alive := map[id.Node]bool{m.self: true}
 	for _, member := range m.ring.Members() {
-		if member.Status == ring.Alive {
+		if member.Status == ring.Alive && m.known(member.ID) {
 			alive[member.ID] = true
 		}
 	}
