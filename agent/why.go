@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -117,6 +118,9 @@ func millis(t time.Time) int64 {
 func (a *Agent) why(ctx context.Context, subject string) ([]control.StoryItem, error) {
 	chain, err := a.whyStart(ctx, subject)
 	if err != nil {
+		if node, ok := a.nodeNamed(subject); ok {
+			return a.whyNode(node), nil
+		}
 		return nil, err
 	}
 	var out []control.StoryItem
@@ -155,7 +159,7 @@ func (a *Agent) whyStart(ctx context.Context, subject string) ([]mesh.Entry, err
 	if newest == nil || newest.ref.Version.By == a.mesh.Self() {
 		e, ok := a.newestAbout(subject)
 		if !ok {
-			return nil, control.Errorf(control.NotFound, "nothing is known here of %q: name a promise, an artifact or a role (meshctl promises, artifacts, roles)", subject)
+			return nil, control.Errorf(control.NotFound, "nothing is known here of %q: name a promise, an artifact, a role or a node (meshctl promises, artifacts, roles, members)", subject)
 		}
 		return a.told(a.localChain(e.ID)), nil
 	}
@@ -164,6 +168,48 @@ func (a *Agent) whyStart(ctx context.Context, subject string) ([]mesh.Entry, err
 		return answer.Entries, nil
 	}
 	return a.whyFromManifest(*newest, err)
+}
+
+func (a *Agent) nodeNamed(subject string) (mesh.Node, bool) {
+	for _, n := range a.mesh.Nodes() {
+		if n.Name == subject || n.ID.String() == subject {
+			return n, true
+		}
+	}
+	return mesh.Node{}, false
+}
+
+// whyNode tells what a node is now, and who let it in with which attested name and tags.
+func (a *Agent) whyNode(n mesh.Node) []control.StoryItem {
+	plays := "plays no role"
+	if len(n.Roles) > 0 {
+		plays = "plays " + strings.Join(n.Roles, ", ")
+	}
+	now := control.StoryItem{
+		ID: n.ID.String() + "/now", At: n.LastSeen, Node: n.Name, Kind: aboutNode, Subject: n.Name, Outcome: n.Status, Text: plays,
+	}
+	cert, ok := a.mesh.Catalog().Cert(n.ID)
+	if !ok {
+		return []control.StoryItem{now}
+	}
+	entry := control.StoryItem{
+		ID: n.ID.String() + "/admitted", At: cert.NotBefore, Node: a.nameOf(cert.Sponsor), Kind: aboutNode, Subject: n.Name,
+		Outcome: "admitted", Text: "by " + a.nameOf(cert.Sponsor),
+	}
+	if cert.Sponsor == n.ID {
+		entry.Outcome, entry.Text = "founded", "the mesh"
+	}
+	var attested []string
+	if cert.Name != "" {
+		attested = append(attested, "name "+cert.Name)
+	}
+	for _, k := range slices.Sorted(maps.Keys(cert.Tags)) {
+		attested = append(attested, "tag "+k+"="+cert.Tags[k])
+	}
+	if len(attested) > 0 {
+		entry.Text += "; attested: " + strings.Join(attested, ", ")
+	}
+	return chained([]control.StoryItem{now, entry})
 }
 
 // whyFromManifest tells what the artifact itself carries of its cause, where its publisher is away.
