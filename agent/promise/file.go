@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"meshd/policies"
@@ -281,7 +282,18 @@ func (k *fileKeeper) Repair(ctx context.Context) (Finding, error) {
 	if err != nil {
 		return Finding{}, err
 	}
-	return Finding{OK: true, Reason: l.why}, nil
+	return Finding{OK: true, Reason: past(l.why)}, nil
+}
+
+// past tells what was wrong when it is right again.
+func past(why string) string {
+	if path, ok := strings.CutSuffix(why, " is missing"); ok {
+		return path + " was missing"
+	}
+	if path, ok := strings.CutSuffix(why, " differs"); ok {
+		return path + " differed"
+	}
+	return why
 }
 
 func (k *fileKeeper) setMeta(dir *os.Root, name string, l look) error {
