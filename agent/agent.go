@@ -47,6 +47,12 @@ type Config struct {
 	// Builtin gathers the built-in facts; nil for those of this machine.
 	Builtin func(ctx context.Context, workDir string) map[string]cty.Value
 
+	// Once has Run return when the node has converged: it starts no process and no guest.
+	Once bool
+
+	Notify   func(state string) // tells the service manager, as sd_notify does; optional
+	Watchdog time.Duration      // the manager wants a sign of life this often; 0: it does not
+
 	Wall    func() time.Time
 	Seed    uint64 // of the node's random choices
 	Log     *slog.Logger
@@ -69,6 +75,7 @@ type Agent struct {
 	site       promise.Site
 	loop       *loop
 	view       atomic.Pointer[view]
+	tally      *tally
 
 	stopping chan struct{} // closed when Run begins to end
 	ready    chan struct{}
@@ -90,7 +97,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, store: st, stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, store: st, tally: newTally(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -178,6 +185,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	part(a.supply.tell)
 	part(a.keepCopies)
 	part(a.renew)
+	part(a.tellManager)
+	if a.cfg.Once {
+		part(func(ctx context.Context) error { return a.once(ctx, cancel) })
+	}
 	if a.cfg.Door != nil {
 		part(func(ctx context.Context) error {
 			return control.Serve(ctx, a.cfg.Door, door{a}, control.Options{Group: a.cfg.DoorGroup, Log: a.cfg.Log})

@@ -63,6 +63,10 @@ func (l *loop) equip(in *instance) {
 	if in.p.Problem != "" {
 		return
 	}
+	if l.a.cfg.Once && stays(in.p) {
+		in.keeper = onceKeeper{}
+		return
+	}
 	k, err := promise.New(in.p, l.a.site)
 	if err != nil {
 		in.p.Problem, in.p.ProblemOutcome = err.Error(), policies.Failed

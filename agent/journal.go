@@ -218,3 +218,17 @@ func (j *journal) hasPending() bool {
 	defer j.mu.Unlock()
 	return j.pending > 0
 }
+
+// last is the id of the newest record; 0 if there was never one.
+func (j *journal) last() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.next - 1
+}
+
+// size is how many records there are.
+func (j *journal) size() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.entries)
+}

@@ -27,6 +27,7 @@ type loop struct {
 	world   *world
 	held    map[string]roles.Held
 
+	policyDir        string // of a local score in place of the mesh's; "": none
 	inForce, refused *scoreState
 	fetchingScore    bool
 	scoreRetry       time.Time                 // when a score that could not be fetched is tried again
@@ -77,7 +78,7 @@ const (
 func newLoop(a *Agent) *loop {
 	cores := max(1, runtime.GOMAXPROCS(0))
 	return &loop{
-		a: a, rand: rand.New(rand.NewPCG(a.cfg.Seed, 0x10097)), log: a.journal,
+		a: a, policyDir: a.cfg.PolicyDir, rand: rand.New(rand.NewPCG(a.cfg.Seed, 0x10097)), log: a.journal,
 		held: map[string]roles.Held{}, instances: map[policies.Address]*instance{},
 		blocks: map[policies.Address][]policies.Address{},
 		needs:  map[policies.Address][]policies.Address{}, feeds: map[policies.Address][]policies.Address{},
@@ -168,6 +169,7 @@ func (l *loop) turn(ctx context.Context) error {
 	if l.a.journal.hasPending() {
 		next = now // what start told is flushed in the next turn
 	}
+	l.a.tally.stand(l.counts)
 	l.timer.Reset(max(0, time.Until(next)))
 	return nil
 }
@@ -288,6 +290,7 @@ func (l *loop) finished(k look) {
 		return
 	}
 	l.leaveLane(l.lanes[laneOf(in.p.Type)])
+	l.a.tally.looked(in.p.Type, k.outcome)
 	in.running, in.cancel = false, nil
 	if in.dirty {
 		l.enqueue(in)

@@ -84,7 +84,7 @@ func writeScore(shelf Shelf, key []byte, s scoreState) error {
 
 // considerScore looks for a newer score among what was heard, and fetches it in a goroutine.
 func (l *loop) considerScore(ctx context.Context) {
-	if l.a.cfg.PolicyDir != "" || l.fetchingScore {
+	if l.policyDir != "" || l.fetchingScore {
 		return
 	}
 	best := l.newestScore()
@@ -183,6 +183,7 @@ func (l *loop) tryScore(s scoreState) {
 	}
 	s.Since = l.a.cfg.Wall()
 	if err != nil {
+		l.a.tally.scoresRefused.Add(1)
 		s.Problem = err.Error()
 		l.refused = &s
 		l.a.cfg.Log.Error("a newer score is refused; the last good one plays on", "version", s.Semver, "error", err)
@@ -246,7 +247,7 @@ type view struct {
 
 // loadScore puts in force what was in force before, or the local score of --policy.
 func (l *loop) loadScore() error {
-	if l.a.cfg.PolicyDir != "" {
+	if l.policyDir != "" {
 		return l.localScore()
 	}
 	var err error
@@ -273,16 +274,11 @@ func (l *loop) loadScore() error {
 
 // localScore plays the folder of --policy in place of the mesh's.
 func (l *loop) localScore() error {
-	files, err := ReadFolder(l.a.cfg.PolicyDir)
+	files, program, err := compileFolder(l.policyDir)
 	if err != nil {
 		return err
 	}
-	program, err := policies.Compile(files)
-	if err != nil {
-		return fmt.Errorf("score in %s: %w", l.a.cfg.PolicyDir, err)
-	}
-	s := scoreState{Semver: program.Score().Version, By: l.a.mesh.Self().String(), Since: l.a.cfg.Wall(), Files: files}
-	l.play(program, &s, Cause{Text: "--policy " + l.a.cfg.PolicyDir})
+	l.playLocal(l.policyDir, files, program)
 	return nil
 }
 

@@ -216,6 +216,8 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 	if err != nil {
 		return offered{}, err
 	}
+	s.a.tally.published.Add(1)
+	s.a.tally.publishedBytes.Add(ref.SizeBytes)
 	ref.Name = name
 	ref.Version = artifact.Version{Counter: counter, Epoch: rec.Log.Epoch, By: rec.Log.Origin}
 	s.a.cfg.Log.Info("artifact published", "name", name, "version", shown, "hash", ref.Tree.Short())

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Real is the machine itself. One for the whole agent: it holds the one watcher that all promises share.
@@ -18,6 +19,7 @@ type Real struct {
 	noWatch  error    // why
 	children sync.WaitGroup
 	stop     chan struct{} // closed by Close
+	ran      atomic.Int64  // programs that Exec started
 
 	mu     sync.Mutex
 	living map[int]*realChild // by pid, until Done
@@ -56,6 +58,9 @@ func (r *Real) Close() error {
 	}
 	return r.watcher.close()
 }
+
+// Ran is how many programs Exec has started.
+func (r *Real) Ran() int64 { return r.ran.Load() }
 
 // Watch is told of what is made, written, renamed, removed or chmod'ed directly in dir.
 func (r *Real) Watch(dir string, changed func(name string)) (stop func(), err error) {

@@ -88,6 +88,7 @@ func (r *Real) Exec(ctx context.Context, c Cmd, timeout time.Duration) (code int
 	if err := cmd.Start(); err != nil {
 		return 0, nil, err
 	}
+	r.ran.Add(1)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	timer := time.NewTimer(timeout)

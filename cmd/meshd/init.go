@@ -21,7 +21,7 @@ sponsor newcomers, set the score, publish and revoke. Name and tags are attested
 node's certificate. It refuses a folder that already has a node.`,
 		Example: `  meshd init --data-dir /tmp/m --name host --tag kind=parent`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
+			if err := fromEnvironment(cmd.Flags(), origins{}); err != nil {
 				return err
 			}
 			attested, err := parseTags(tags)

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,10 +23,23 @@ const (
 	exitConfig = 78
 )
 
-// version is set by the build: -ldflags "-X main.version=1.2.3".
-var version = "0.1.0-dev"
+// version is set by the build: -ldflags "-X main.version=1.2.3"; else what Go knows of the build counts.
+var version string
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	if version == "" {
+		version = builtVersion(debug.ReadBuildInfo())
+	}
+	os.Exit(run(os.Args[1:]))
+}
+
+// builtVersion is the module's version, a release or a commit, as go build and go install write it down.
+func builtVersion(info *debug.BuildInfo, ok bool) string {
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "0.1.0-dev"
+	}
+	return strings.TrimPrefix(info.Main.Version, "v")
+}
 
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -88,7 +103,7 @@ First start needs one of
 	}
 	root.Flags().AddFlagSet(start.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(start, initCommand(), demoCommand(), versionCommand())
+	root.AddCommand(start, initCommand(), configCommand(), demoCommand(), versionCommand())
 	return root
 }
 

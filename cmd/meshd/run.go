@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,7 +22,6 @@ import (
 
 	"meshd/agent"
 	"meshd/agent/control"
-	"meshd/agent/promise"
 	"meshd/mesh/link"
 )
 
@@ -35,6 +37,9 @@ type options struct {
 	http, config                                                               string
 	tags, advertise, peers                                                     []string
 	leaf, once                                                                 bool
+
+	values map[string]string        // every flag as text, to tell what a reload changes
+	again  func() (*options, error) // the same settings, read once more
 }
 
 func runCommand() *cobra.Command {
@@ -44,13 +49,20 @@ func runCommand() *cobra.Command {
 		Example: `  meshd run --data-dir /tmp/m --listen 127.0.0.1:0
   meshd run --data-dir /tmp/n --name web-1 --tag tier=web --join @token`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
+			given := givenFlags(cmd.Flags())
+			if _, err := settle(cmd.Flags()); err != nil {
 				return err
 			}
+			o.values = valuesOf(cmd.Flags())
+			o.again = func() (*options, error) { return reread(given) }
 			return o.run(cmd.Context(), cmd.InOrStdin())
 		},
 	}
-	f := cmd.Flags()
+	o.flags(cmd.Flags())
+	return cmd
+}
+
+func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.dataDir, "data-dir", control.DefaultDataDir(), "where this node keeps its key and all it remembers")
 	f.StringVar(&o.name, "name", "", "name of this node, where its certificate binds none (default: host name)")
 	f.StringArrayVar(&o.tags, "tag", nil, "declare a tag, KEY=VALUE (repeatable)")
@@ -64,34 +76,15 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.format, "log-format", "text", "text or json")
 	f.StringVar(&o.join, "join", "", "a token from meshctl invite: TOKEN, @FILE, or - for standard input")
-	f.StringVar(&o.http, "http", "", "ADDR:PORT for metrics and the page (not yet supported)")
-	f.StringVar(&o.config, "config", "", "a configuration file (not yet supported)")
+	f.StringVar(&o.http, "http", "", "ADDR:PORT for /healthz, /readyz, /metrics and the page; the page only on loopback (default: no port)")
+	f.StringVar(&o.config, "config", "", "a file of NAME = VALUE, names as of these flags; read again on SIGHUP")
 	f.BoolVar(&o.leaf, "leaf", false, "only dial out (not yet supported)")
-	f.BoolVar(&o.once, "once", false, "converge and exit (not yet supported)")
-	return cmd
-}
-
-// fromEnvironment fills flags that were not given from MESHD_DATA_DIR and the like.
-func fromEnvironment(flags *pflag.FlagSet) error {
-	var errs []error
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := "MESHD_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, set := os.LookupEnv(name)
-		if f.Changed || !set || value == "" {
-			return
-		}
-		if err := flags.Set(f.Name, value); err != nil {
-			errs = append(errs, usagef("%s=%q: %v", name, value, err))
-		}
-	})
-	return errors.Join(errs...)
+	f.BoolVar(&o.once, "once", false, "converge, tell the peers, leave; exit 1 if a promise failed; starts no process")
 }
 
 func (o *options) refuseUnsupported() error {
-	for flag, given := range map[string]bool{"--http": o.http != "", "--config": o.config != "", "--leaf": o.leaf, "--once": o.once} {
-		if given {
-			return usagef("%s is not yet supported by this version", flag)
-		}
+	if o.leaf {
+		return usagef("--leaf is not yet supported by this version")
 	}
 	return nil
 }
@@ -100,7 +93,16 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	if err := o.refuseUnsupported(); err != nil {
 		return err
 	}
-	log, err := o.logger()
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	level := new(slog.LevelVar)
+	told, err := o.logLevel()
+	if err != nil {
+		return err
+	}
+	level.Set(told)
+	log, err := o.logger(level)
 	if err != nil {
 		return err
 	}
@@ -124,7 +126,8 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return o.serve(ctx, log, node, tags)
+	s := &service{options: o, log: log, level: level, hangups: hangups, notify: notifier(log)}
+	return s.serve(ctx, node, tags)
 }
 
 // node loads who this is, or joins with the token.
@@ -141,6 +144,9 @@ func (o *options) node(ctx context.Context, dir string, stdin io.Reader) (*agent
 		return node, nil
 	}
 	token, err := readToken(o.join, stdin)
+	if node != nil && errors.Is(err, fs.ErrNotExist) {
+		return node, nil // the file went once it had served; a node remembers
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -172,35 +178,6 @@ func readToken(arg string, stdin io.Reader) (string, error) {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
-}
-
-func (o *options) serve(ctx context.Context, log *slog.Logger, node *agent.Node, tags map[string]string) error {
-	host, err := promise.NewReal()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = host.Close() }()
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	work := o.workDir
-	if work == "" {
-		work = filepath.Join(node.Dir, "work")
-	}
-	if work, err = filepath.Abs(work); err != nil {
-		return err
-	}
-	cfg := agent.Config{
-		Node: node, WorkDir: work, Tags: tags, Advertise: o.advertise, Seeds: o.peers, PolicyDir: o.policy,
-		Network: link.Real, Host: host, DoorGroup: o.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: log, Version: version,
-	}
-	a, err := o.open(cfg)
-	if err != nil {
-		return err
-	}
-	log.Info("node is up", "name", a.Name(), "id", node.Identity.ID(), "address", a.Addr(), "mesh", node.Charter.MeshName(), "version", version)
-	return a.Run(ctx)
 }
 
 // open takes the store and the port first: only the one that has them may take the socket.
@@ -250,21 +227,6 @@ func (o *options) listenAddr(node *agent.Node) (listen, free string) {
 		return o.listen, o.listen
 	}
 	return o.listen, ""
-}
-
-func (o *options) logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.level)); err != nil {
-		return nil, usagef("--log-level %q: want debug, info, warn or error", o.level)
-	}
-	opts := &slog.HandlerOptions{Level: level}
-	switch o.format {
-	case "text":
-		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
-	}
-	return nil, usagef("--log-format %q: want text or json", o.format)
 }
 
 func parseTags(list []string) (map[string]string, error) {

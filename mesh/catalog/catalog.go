@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meshd/mesh/id"
@@ -44,6 +45,7 @@ type Catalog struct {
 	set      *set
 	sessions map[*session]bool
 	stats    Stats
+	agreed   atomic.Uint64 // Stats.Agreed, counted while mu may be held
 	news     news
 
 	changed chan struct{} // capacity 1, no data
@@ -62,6 +64,7 @@ type Stats struct {
 	Keyless    uint64 // records skipped because the certificate of their origin is not known
 	Refused    uint64 // sessions ended because of what the peer sent
 	Incomplete uint64 // logs that a peer passed on with records left out, after it was asked for all
+	Agreed     uint64 // comparisons that found a peer to know the same
 	Overflows  uint64 // times a slow peer's queue was given up for a later comparison
 }
 

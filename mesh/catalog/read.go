@@ -151,6 +151,7 @@ func (c *Catalog) Stats() Stats {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	s := c.stats
+	s.Agreed = c.agreed.Load()
 	s.Logs = len(c.set.order)
 	for _, h := range c.set.order {
 		s.Records += len(h.recs)

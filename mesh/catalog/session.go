@@ -213,6 +213,7 @@ func (s *session) onRoot(root artifact.Digest) error {
 		s.phase = idle
 		s.rounds = 0
 		s.compared()
+		s.c.agreed.Add(1)
 		return s.queue(frameSame, &sameFrame{})
 	}
 	s.phase = comparing
@@ -230,6 +231,7 @@ func (s *session) onSame() error {
 	s.phase = idle
 	s.rounds = 0
 	s.compared()
+	s.c.agreed.Add(1)
 	s.wake()
 	return nil
 }

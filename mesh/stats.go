@@ -1,0 +1,54 @@
+package mesh
+
+import (
+	"maps"
+	"slices"
+
+	"meshd/mesh/catalog"
+	"meshd/mesh/id"
+	"meshd/mesh/link"
+	"meshd/mesh/ring"
+	"meshd/mesh/swarm"
+)
+
+// Stats is what the parts of a Mesh counted since New, and how it stands now.
+type Stats struct {
+	Link     link.Stats
+	Swarm    swarm.Stats
+	Catalog  catalog.Stats
+	Sessions int // sync sessions open now, with distinct peers
+	// Members counts by status the nodes that are known here, this one included: alive, left or failed.
+	Members map[string]int
+}
+
+// Stats reads the counters one by one, not at one instant.
+func (m *Mesh) Stats() Stats {
+	s := Stats{Link: m.link.Stats(), Swarm: m.swarm.Stats(), Catalog: m.catalog.Stats(), Members: map[string]int{}}
+	for _, status := range []ring.Status{ring.Alive, ring.Left, ring.Failed} {
+		s.Members[string(status)] = 0
+	}
+	for _, n := range m.Nodes() {
+		s.Members[n.Status]++
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Sessions = len(m.sessions)
+	return s
+}
+
+// Compare makes all open sync sessions compare catalogs now. Whether one found its peer to know the same
+// shows in Stats: Catalog.Agreed grows.
+func (m *Mesh) Compare() {
+	for _, n := range m.inSession() {
+		m.catalog.Kick(n)
+	}
+}
+
+// Attached reports whether a sync session with a peer is open.
+func (m *Mesh) Attached() bool { return len(m.inSession()) > 0 }
+
+func (m *Mesh) inSession() []id.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.sessions))
+}
