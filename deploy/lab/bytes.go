@@ -105,15 +105,26 @@ func (m *mesh) publishSmall(ctx context.Context) (float64, error) {
 	done := make(chan error, 1)
 	began := time.Now()
 	go func() { done <- m.nodes[0].publish(ctx, "doc", source) }()
-	err := until(ctx, "the file is placed", spinTime, func() (bool, error) {
-		got, err := os.ReadFile(placed)
-		if errors.Is(err, os.ErrNotExist) {
-			err = nil
-		}
-		return bytes.Equal(got, data), err
-	})
+	err := appears(ctx, placed, data)
 	took := time.Since(began).Seconds() * 1000
 	return took, errors.Join(err, <-done)
+}
+
+// appears waits until a file holds data; it reads it only when another file is there.
+func appears(ctx context.Context, path string, data []byte) error {
+	var before os.FileInfo
+	return until(ctx, path+" is placed", spinTime, func() (bool, error) {
+		info, err := os.Stat(path)
+		if err != nil || before != nil && os.SameFile(info, before) {
+			if errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+			return false, err
+		}
+		before = info
+		got, err := os.ReadFile(path)
+		return bytes.Equal(got, data), err
+	})
 }
 
 // randomFile writes size bytes that no compression shortens and that are alike in every run.

@@ -57,10 +57,11 @@ func main() {
 func run() error {
 	only := flag.String("only", "", "scenarios to play, with commas between (default: all): "+strings.Join(names(), ", "))
 	runs := flag.Int("runs", 1, "how often each is played; their values are told together")
+	bin := flag.String("bin", "", "a folder with the programs to measure: meshd, meshctl, catalog.test (default: this tree's are built)")
 	markdown := flag.Bool("markdown", false, "print the table of RESULTS.md")
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 {
-		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-markdown]")
+		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-bin DIR] [-markdown]")
 	}
 	play, err := choose(*only)
 	if err != nil {
@@ -78,7 +79,7 @@ func run() error {
 		}
 		return l.play(ctx, play, *runs, *markdown)
 	}
-	return outside(ctx)
+	return outside(ctx, *bin)
 }
 
 func names() []string {
@@ -115,13 +116,18 @@ const (
 
 // outside builds what is measured and then runs this program once more, in a network of its own where that
 // can be had.
-func outside(ctx context.Context) (err error) {
+func outside(ctx context.Context, bin string) (err error) {
 	dir, err := os.MkdirTemp("", "meshd-lab-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := newLab(dir).build(ctx); err != nil {
+	if l := newLab(dir); bin == "" {
+		err = l.build(ctx)
+	} else {
+		err = l.take(bin)
+	}
+	if err != nil {
 		return err
 	}
 	exe, err := os.Executable()
@@ -160,6 +166,20 @@ func (l *lab) build(ctx context.Context) error {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// take uses programs that were built before, of another commit perhaps.
+func (l *lab) take(bin string) error {
+	for _, program := range []string{l.meshd, l.ctl, l.tests} {
+		from, err := filepath.Abs(filepath.Join(bin, filepath.Base(program)))
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(from, program); err != nil {
+			return err
 		}
 	}
 	return nil
