@@ -149,13 +149,13 @@ func (w *watchTable) join(address policies.Address, dir, name string, settle boo
 	}
 	w.on[address][dir] = true
 	if name == "" {
-		f.all[address] = settle
+		f.all[address] = f.all[address] || settle
 		return nil
 	}
 	if f.names[name] == nil {
 		f.names[name] = map[policies.Address]bool{}
 	}
-	f.names[name][address] = settle
+	f.names[name][address] = f.names[name][address] || settle
 	return nil
 }
 
@@ -182,7 +182,7 @@ func (w *watchTable) take() map[policies.Address]hit {
 	out := map[policies.Address]hit{}
 	add := func(who map[policies.Address]bool, path string) {
 		for address, settle := range who {
-			out[address] = hit{path: path, settle: settle}
+			out[address] = hit{path: path, settle: settle || out[address].settle}
 		}
 	}
 	for dir, names := range changed {

@@ -246,14 +246,15 @@ func (k *commandKeeper) Restart(context.Context) error {
 	return k.site.Memory.Put(k.memoryKey(), nil)
 }
 
-// Watches: inputs settle, since people and programs edit them; outputs are the command's own.
+// Watches: inputs settle, since people and programs edit them. Outputs don't: they are the command's own,
+// and those who need it would wait for the look that follows its own writes.
 func (k *commandKeeper) Watches() []Watch {
 	var w []Watch
 	for _, g := range k.inputs {
 		w = append(w, Watch{Path: g.folder(), Recursive: true, Settle: true})
 	}
 	for _, g := range k.outputs {
-		w = append(w, Watch{Path: g.folder(), Recursive: true, Settle: true})
+		w = append(w, Watch{Path: g.folder(), Recursive: true})
 	}
 	return w
 }
