@@ -196,12 +196,12 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 		At: s.a.cfg.Wall(), Kind: aboutArtifact, Subject: name + "@" + shown, Outcome: "published", Cause: cause,
 		Text: "published by " + s.a.name,
 	})
-	if err := s.a.journal.flush(); err != nil {
-		return offered{}, err
-	}
+	// Record and bytes become durable side by side, both before the advert.
+	told := make(chan error, 1)
+	go func() { told <- s.a.journal.flush() }()
 	opts.Origin = artifact.Origin{Node: s.a.mesh.Self(), Entry: entry, Text: cut(cause.Text, 200)}
 	ref, err := s.a.store.Add(ctx, opts)
-	if err != nil {
+	if err = errors.Join(err, <-told); err != nil {
 		return offered{}, err
 	}
 	body := catalog.ArtifactBody{
@@ -277,11 +277,16 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	if has, err := s.a.store.Has(ref.Root); err != nil || has {
 		return err
 	}
-	if err := s.a.store.Expect(ref.Root); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	expected := make(chan error, 1) // the first bytes are on their way before that is durable
+	go func() {
+		err := s.a.store.Expect(ref.Root)
+		if err != nil {
+			cancel(err)
+		}
+		expected <- err
+	}()
 	noHolder := &promise.WaitingError{For: fmt.Sprintf("a holder of %s@%d that answers", ref.Name, ref.Version.Counter)}
 	stalled := time.AfterFunc(pullNoHolder, func() { cancel(noHolder) })
 	defer stalled.Stop()
@@ -289,6 +294,9 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 		stalled.Reset(pullNoHolder)
 		tell(done, total)
 	})
+	if expectErr := <-expected; expectErr != nil {
+		return expectErr
+	}
 	if err != nil && errors.Is(context.Cause(ctx), noHolder) {
 		return noHolder
 	}

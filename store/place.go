@@ -146,11 +146,11 @@ func (s *Store) place(ctx context.Context, root artifact.Digest, o PlaceOptions)
 			return fmt.Errorf("it is there and meshd did not make it (%s): remove it, or say adopt = true", info.Mode().Type())
 		}
 	}
+	if isFile(entries) {
+		return s.placeFile(ctx, sp, root, entries[0], o.Mode)
+	}
 	if err := s.remember(sp, root); err != nil {
 		return err
-	}
-	if isFile(entries) {
-		return s.placeFile(ctx, sp, entries[0], o.Mode)
 	}
 	return s.placeTree(ctx, sp, root, entries, r.SizeBytes)
 }
@@ -206,8 +206,8 @@ func (s *Store) remember(sp spot, root artifact.Digest) error {
 	return s.commit(func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlaced).Put([]byte(sp.path), root[:]) })
 }
 
-// placeFile writes the file beside its name and renames it.
-func (s *Store) placeFile(ctx context.Context, sp spot, e artifact.Entry, mode os.FileMode) error {
+// placeFile writes the file beside its name, while the path is recorded as meshd's, and then renames it.
+func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e artifact.Entry, mode os.FileMode) error {
 	if mode == 0 {
 		mode = os.FileMode(e.Mode)
 	}
@@ -215,7 +215,10 @@ func (s *Store) placeFile(ctx context.Context, sp spot, e artifact.Entry, mode o
 	if err := sp.folder.RemoveAll(temp); err != nil {
 		return err
 	}
-	if err := s.writeFile(ctx, sp.folder, temp, e, mode, true); err != nil {
+	remembered := make(chan error, 1)
+	go func() { remembered <- s.remember(sp, root) }()
+	err := s.writeFile(ctx, sp.folder, temp, e, mode, true)
+	if err = errors.Join(err, <-remembered); err != nil {
 		return errors.Join(err, ignoreMissing(sp.folder.Remove(temp)))
 	}
 	tree := sp.target()
