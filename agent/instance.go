@@ -18,6 +18,7 @@ type instance struct {
 	since   time.Time // wall time at which outcome last changed
 	checked time.Time // wall time of the last look
 	entry   uint64    // journal record of the last change
+	source  Cause     // of a want: what its last repair took, and why that was there
 	repairs int64
 
 	dirty    bool      // wants a look

@@ -402,7 +402,10 @@ func (l *loop) tell(in *instance, o policies.Outcome, reason string, took time.D
 	}
 	cause := in.cause
 	if c, ok := l.a.supply.causeOf(in.p.Address); ok && o == policies.Repaired {
-		cause = c
+		if c != in.source || cause.Text == "" {
+			cause = c // else what it took before was put back: the cause is the damage
+		}
+		in.source = c
 	}
 	in.entry = l.log.append(Entry{
 		At: l.a.cfg.Wall(), Kind: aboutPromise, Subject: string(in.p.Address), Outcome: o.String(), Text: reason,
