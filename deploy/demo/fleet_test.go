@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,35 +60,22 @@ func (f *fleet) end() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), quitTime)
 	defer cancel()
+	var stops sync.WaitGroup
 	for _, n := range f.nodes {
 		if n.proc != nil {
-			if err := terminateIfRunning(n.proc); err != nil {
-				f.t.Error(err)
-			}
+			stops.Go(func() {
+				if err := n.proc.Stop(); err != nil {
+					f.t.Error(err)
+				}
+			})
 		}
 	}
-	for _, n := range f.nodes {
-		if n.proc != nil {
-			if err := n.proc.Stop(); err != nil {
-				f.t.Error(err)
-			}
-		}
-	}
+	stops.Wait()
 	if err := End(ctx, f.dir, nil); err != nil {
 		f.t.Error(err)
 	}
 	if err := os.RemoveAll(f.dir); err != nil {
 		f.t.Error(err)
-	}
-}
-
-// terminateIfRunning asks p to end and does not wait.
-func terminateIfRunning(p *Process) error {
-	select {
-	case <-p.Done():
-		return nil
-	default:
-		return terminate(p.PID())
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"meshd/agent/control"
 	"meshd/agent/promise"
 )
 
@@ -51,7 +52,13 @@ func TestWhatIsDamagedComesBack(t *testing.T) {
 		return len(host.promises()) == 6, "not all promises are there"
 	})
 	t.Run("a file", func(t *testing.T) { damageOften(t, host.work("motd.txt")) })
-	t.Run("what a want placed", func(t *testing.T) { damageOften(t, host.work("page.txt")) })
+	t.Run("what a want placed", func(t *testing.T) {
+		damageOften(t, host.work("page.txt"))
+		eventually(t, "the damage is told as the cause", func() (bool, string) {
+			last := items[control.StoryItem](host, "why", "keep.want.page")
+			return len(last) == 1 && strings.Contains(last[0].Text, "page.txt changed on disk"), fmt.Sprint(last)
+		})
+	})
 	t.Run("a process", func(t *testing.T) {
 		killed := markedPID(t, host, "keep.process.sleeper")
 		began := time.Now()
