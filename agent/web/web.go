@@ -79,7 +79,6 @@ func New(c Config) *Page {
 		"/{$}":      {"index.html", "text/html; charset=utf-8"},
 		"/page.css": {"page.css", "text/css; charset=utf-8"},
 		"/icon.svg": {"icon.svg", "image/svg+xml"},
-		"/draw.js":  {"draw.js", "text/javascript; charset=utf-8"},
 		"/page.js":  {"page.js", "text/javascript; charset=utf-8"},
 	} {
 		mux.HandleFunc("GET "+path, p.file(file.name, file.kind))
