@@ -38,6 +38,7 @@ type fleet struct {
 	dir    string
 	nodes  map[string]*simNode
 	parent *simNode
+	setUp  func(*Config) // changes how the next nodes start; nil: as they are
 }
 
 // A simNode is one machine: its disk and its programs outlive the agent that runs on it.
@@ -137,13 +138,17 @@ func (f *fleet) start(m *simNode) {
 		f.t.Fatal(err)
 	}
 	m.node = node
-	a, err := New(Config{
+	cfg := Config{
 		Node: node, WorkDir: filepath.Join(m.dir, "work"), Listen: m.addr, Advertise: []string{m.addr},
 		Network: f.net.Host(m.addr), Host: m.host, Exe: "meshd", Wall: time.Now, Seed: f.seed, Log: log, Version: "test",
 		Builtin: func(context.Context, string) map[string]cty.Value {
 			return map[string]cty.Value{"os": cty.StringVal("simulated"), "work_dir": cty.StringVal(m.dir)}
 		},
-	})
+	}
+	if f.setUp != nil {
+		f.setUp(&cfg)
+	}
+	a, err := New(cfg)
 	if err != nil {
 		f.t.Fatal(err)
 	}
