@@ -41,14 +41,15 @@ func (a *Agent) ReloadPolicy(ctx context.Context, dir string) error {
 	}))
 }
 
+// compileFolder reads the score of --policy; its errors wrap ErrConfig.
 func compileFolder(dir string) (map[string][]byte, *policies.Program, error) {
 	files, err := ReadFolder(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	program, err := policies.Compile(files)
 	if err != nil {
-		return nil, nil, fmt.Errorf("score in %s: %w", dir, err)
+		return nil, nil, fmt.Errorf("%w: score in %s: %w", ErrConfig, dir, err)
 	}
 	return files, program, nil
 }

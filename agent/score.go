@@ -288,7 +288,7 @@ func ReadFolder(dir string) (map[string][]byte, error) {
 	total := 0
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read score %q: %w", dir, err)
 	}
 	defer func() { _ = root.Close() }()
 	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {

@@ -90,6 +90,9 @@ func (o *options) refuseUnsupported() error {
 }
 
 func (o *options) run(ctx context.Context, stdin io.Reader) error {
+	if err := o.checkAddresses(); err != nil {
+		return err
+	}
 	if err := o.refuseUnsupported(); err != nil {
 		return err
 	}
