@@ -268,3 +268,62 @@ func TestReadmeWorksOnTwoMachines(t *testing.T) {
 		"alice": openTerminal(t, home, "ip", "netns", "exec", a, "bash"), "bob": openTerminal(t, home, "ip", "netns", "exec", b, "bash"),
 	})
 }
+
+// later has, for each word of a score that README.md says is not yet supported, a score that uses it; a
+// semicolon stands for a new line.
+var later = map[string]string{
+	"pick":    `role "r" {; when = true; pick = 1; }`,
+	"share":   `part "p" {; command "c" {; run = ["true"]; share = "one"; }; }`,
+	"rollout": `part "p" {; want "w" {; name = "x"; place = "x"; rollout {}; }; }`,
+	"proven":  `part "p" {; want "w" {; name = "x"; place = "x"; proven = ["y"]; }; }`,
+	"unpack":  `part "p" {; want "w" {; name = "x"; place = "x"; unpack = true; }; }`,
+	"method":  `method "m" {}`,
+	"use":     `part "p" {; use "m" {; as = "x"; }; }`,
+	"param":   `part "p" {; report "r" {; message = param.x; }; }`,
+	"test":    `test "t" {}`,
+	"package": `part "p" {; package "vim" {; state = "present"; }; }`,
+	"service": `part "p" {; service "sshd" {; state = "running"; }; }`,
+}
+
+var (
+	laterBullet = regexp.MustCompile("(?m)^- (in scores|meshd|meshctl|meshctl policy): ((?:.+\n)(?:  .+\n)*)")
+	quoted      = regexp.MustCompile("`([^`]+)`")
+)
+
+// What README.md says is refused is refused by name, and what is not any more must leave the list.
+func TestReadmeNamesWhatIsRefused(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for _, m := range laterBullet.FindAllStringSubmatch(string(readme), -1) {
+		for _, word := range quoted.FindAllStringSubmatch(m[2], -1) {
+			said++
+			var args []string
+			switch m[1] {
+			case "in scores":
+				dir := t.TempDir()
+				text := "score \"s\" { version = \"1.0.0\" }\n" + strings.ReplaceAll(later[word[1]], ";", "\n")
+				if err := os.WriteFile(filepath.Join(dir, "score.hcl"), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args = []string{"meshctl", "policy", "check", dir}
+			case "meshd":
+				args = append([]string{"meshd"}, strings.Fields(word[1])...)
+			default:
+				args = append(strings.Fields(m[1]), append(strings.Fields(word[1]), "x")...)
+			}
+			cmd := exec.CommandContext(t.Context(), filepath.Join(bin, args[0]), args[1:]...)
+			cmd.Env = []string{"MESHD_DATA_DIR=" + t.TempDir()}
+			out, err := cmd.CombinedOutput()
+			words := strings.Fields(word[1])
+			if name := words[len(words)-1]; err == nil || !strings.Contains(string(out), name) || !strings.Contains(string(out), "not yet supported") {
+				t.Errorf("README.md says that %s (%s) is refused as not yet supported; it was told: %s", word[1], m[1], out)
+			}
+		}
+	}
+	if said < len(later) {
+		t.Errorf("%d words found that README.md says are not yet supported, want %d or more", said, len(later))
+	}
+}
