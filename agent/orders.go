@@ -48,6 +48,9 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 		return control.Artifact{}, control.Errorf(control.Usage, "%v", err)
 	}
 	if !d.a.supply.mayPublish(d.a.mesh.Self(), name, "") {
+		if v := d.a.view.Load(); v == nil || v.program == nil {
+			return control.Artifact{}, control.Errorf(control.Failed, "no score is in force on this node yet, and without one the charter lets it publish no %q; see meshctl policy show and try again", name)
+		}
 		return control.Artifact{}, control.Errorf(control.Failed, "neither the charter nor the score's access lets this node publish %q; nobody would take it", name)
 	}
 	if version != "" {
