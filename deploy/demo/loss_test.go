@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,6 +225,11 @@ func TestAFifthNodeJoinsWithNoEditAndGetsWhatALostPublisherLeft(t *testing.T) {
 	for _, n := range f.nodes {
 		n.alive(4)
 	}
+	eventually(t, "the publisher knows by the score that it may publish", func() (bool, string) {
+		score, err := lost.door().Score(t.Context())
+		return err == nil && score.State == "in force", fmt.Sprint(score.State, err)
+	})
+
 	// A publisher tells its news, which nobody wants yet, and is lost for ever.
 	paper := filepath.Join(f.dir, "paper.txt")
 	if err := os.WriteFile(paper, []byte("All quiet on the mesh\n"), 0o644); err != nil {
