@@ -14,7 +14,9 @@ import (
 const (
 	defaultGrace      = 10 * time.Second // from stop to KILL (POLICY.md)
 	killWait          = 5 * time.Second  // for a killed process to be gone
-	defaultBackoffMin = time.Second      // POLICY.md
+	groupLooks        = 100              // for the rest of its group, killed too
+	groupPoll         = 2 * time.Millisecond
+	defaultBackoffMin = time.Second // POLICY.md
 	defaultBackoffMax = time.Minute
 	steadyAfter       = time.Minute // up this long, a process has not crashed at once
 	soon              = time.Millisecond
@@ -268,7 +270,21 @@ func (k *processKeeper) stop(ctx context.Context) error {
 		return err
 	}
 	k.child, k.unwell, k.pace.why = nil, "", ""
+	k.untilGroupEnds()
 	return k.writeRecord(record{})
+}
+
+// untilGroupEnds waits a moment for what was killed with the child: until it is gone it bears the mark, and
+// would be taken for a process that runs.
+func (k *processKeeper) untilGroupEnds() {
+	tick := time.NewTicker(groupPoll)
+	defer tick.Stop()
+	for range groupLooks {
+		if _, _, err := k.site.Host.Find(k.mark()); err != nil {
+			return
+		}
+		<-tick.C
+	}
 }
 
 // stopChild ends c, and what is left of its process group.
