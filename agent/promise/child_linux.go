@@ -64,6 +64,7 @@ func (r *Real) Find(mark string) (pid int, start uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+	here, hereErr := os.Readlink("/proc/self/ns/pid")
 	want := []byte(markVariable + "=" + mark)
 	prefix, isPrefix := bytes.CutSuffix(want, []byte("*"))
 	leads := false
@@ -80,8 +81,15 @@ func (r *Real) Find(mark string) (pid int, start uint64, err error) {
 		for kv := range bytes.SplitSeq(env, []byte{0}) {
 			marked = marked || bytes.Equal(kv, want) || isPrefix && bytes.HasPrefix(kv, prefix)
 		}
+		if !marked {
+			continue
+		}
+		// What a meshd in a container keeps may bear the very same mark; it is not ours.
+		if there, err := os.Readlink("/proc/" + e.Name() + "/ns/pid"); err == nil && hereErr == nil && there != here {
+			continue
+		}
 		s, ended, err := processStat(p)
-		if !marked || err != nil || ended {
+		if err != nil || ended {
 			continue
 		}
 		sid, err := unix.Getsid(p)
