@@ -30,9 +30,6 @@ type guestKeeper struct {
 }
 
 func newGuest(p policies.Promise, g policies.Guest, s Site) (Keeper, error) {
-	if g.Kind != "" && g.Kind != "process" {
-		return nil, fmt.Errorf("guest of kind %q is not yet supported by this version", g.Kind)
-	}
 	if !nodeName.MatchString(g.Name) {
 		return nil, fmt.Errorf("guest name %q: a node is named by a letter or digit and up to 62 more, or . _ -", g.Name)
 	}
@@ -45,6 +42,9 @@ func newGuest(p policies.Promise, g policies.Guest, s Site) (Keeper, error) {
 		state = "stopped"
 	default:
 		return nil, fmt.Errorf("state %q: it is \"running\", \"stopped\" or \"absent\"", g.State)
+	}
+	if g.Kind != "" && g.Kind != "process" {
+		return newContainer(p, g, s)
 	}
 	k := &guestKeeper{spec: g, site: s, data: filepath.Join(s.Data, "guests", g.Name)}
 	run := policies.Process{
@@ -92,6 +92,13 @@ func (k *guestKeeper) joined() bool {
 func (k *guestKeeper) join(ctx context.Context) ([]string, error) {
 	if _, err := k.made(); err != nil {
 		return nil, err
+	}
+	if rec, err := readContainer(k.site.Memory, k.process.address); err != nil {
+		return nil, err
+	} else if rec.Kind != "" {
+		if err := stopContainer(ctx, policies.Promise{Address: k.process.address}, k.spec, rec.Kind, k.site); err != nil {
+			return nil, err
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(k.data), 0o700); err != nil {
 		return nil, err

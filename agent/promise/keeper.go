@@ -181,17 +181,23 @@ type Placement struct {
 	Mode     string
 	Owner    string
 	Adopt    bool
+	Keep     int // versions kept here, this one too, to go back to
 }
 
 // Site is what every keeper is given.
 type Site struct {
-	Host    Host
-	Mesh    Mesh
-	Memory  Memory
-	Work    string // the work folder, absolute
-	Data    string // the data folder, absolute: guests/, logs/
-	Exe     string // this program, for guests of kind process
-	Wall    func() time.Time
-	Spawned func(pid int) // told for the journal; may be nil
-	Log     io.Writer
+	Host   Host
+	Mesh   Mesh
+	Memory Memory
+	Work   string // the work folder, absolute
+	Data   string // the data folder, absolute: guests/, logs/
+	Exe    string // this program, for guests of kind process
+	Node   string // this node's id, hexadecimal
+	// Addrs are the HOST:PORT at which others reach this node.
+	Addrs func() []string
+	// Containers gives the engine of a kind, for guests in containers; nil where there is none.
+	Containers func(kind string) (Containers, error)
+	Wall       func() time.Time
+	Spawned    func(pid int) // told for the journal; may be nil
+	Log        io.Writer
 }
