@@ -109,6 +109,7 @@ func (s *service) reloadOnce(ctx context.Context, a *agent.Agent) error {
 		return err
 	}
 	s.level.Set(level)
+	s.log.Debug("the log has a level", "log_level", level)
 	if later := s.differs(next); len(later) > 0 {
 		s.log.Warn("these settings take effect at the next start", "settings", strings.Join(later, ", "))
 	}

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,6 +27,7 @@ const testTime = 30 * time.Second
 type fleet struct {
 	t     *testing.T
 	dir   string
+	bin   string  // where its meshd and meshctl are; "": those of all tests
 	nodes []*node // the first one founded the mesh and invites the others
 }
 
@@ -120,7 +122,7 @@ func (f *fleet) add(name string) *node {
 	return n
 }
 
-func (f *fleet) exe(name string) string { return filepath.Join(bin, name) }
+func (f *fleet) exe(name string) string { return filepath.Join(cmp.Or(f.bin, bin), name) }
 
 // run runs a command to its end and returns its standard output; it must succeed and say nothing else.
 func (f *fleet) run(cmd *exec.Cmd) string {
