@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 
 	"meshd/mesh/link"
@@ -13,7 +15,15 @@ import (
 	"meshd/mesh/wire"
 )
 
-// Join redeems a token for self, whose Chain it sets. It tries each of the sponsor's addresses once.
+// How often a sponsor is asked that closes the stream without a word: its places for newcomers may be taken by
+// streams that say nothing, each for the 5 s of a handshake.
+const (
+	joinRounds = 10
+	joinPause  = time.Second
+)
+
+// Join redeems a token for self, whose Chain it sets. It tries each of the sponsor's addresses once, and again
+// for some seconds where the sponsor is there and hangs up.
 func Join(ctx context.Context, network link.Network, self *trust.Identity, token, name string, now time.Time) (Joined, error) {
 	inv, _, err := trust.ParseInvite(token)
 	if err != nil {
@@ -22,6 +32,21 @@ func Join(ctx context.Context, network link.Network, self *trust.Identity, token
 	if now.After(inv.Expires.Add(24 * time.Hour)) {
 		return Joined{}, fmt.Errorf("the token expired at %s; ask for a new one with meshctl invite", inv.Expires.UTC().Format(time.RFC3339))
 	}
+	for round := 1; ; round++ {
+		j, err := joinOnce(ctx, network, self, inv, name)
+		busy := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)
+		if err == nil || errors.Is(err, ErrRefused) || !busy || round == joinRounds {
+			return j, err
+		}
+		select {
+		case <-ctx.Done():
+			return Joined{}, err
+		case <-time.After(joinPause):
+		}
+	}
+}
+
+func joinOnce(ctx context.Context, network link.Network, self *trust.Identity, inv trust.Invite, name string) (Joined, error) {
 	var errs []error
 	for _, addr := range inv.Addrs {
 		j, err := joinAt(ctx, network, self, inv, addr, name)
