@@ -289,7 +289,7 @@ function drawAll(total) {
 // groups gathers artifacts that go the same way: feed/a, feed/b, made by like roles, are one card.
 function groups() {
   const byName = new Map([...mesh.nodes.values()].map(n => [n.name, n]));
-  const rolesOf = name => { const r = byName.get(name)?.roles ?? []; return r.length ? r.join(', ') : name; };
+  const rolesOf = name => byName.get(name)?.roles.join(', ') || (byName.has(name) ? 'no role' : 'not listed here');
   const all = new Map(), ofName = new Map();
   for (const a of mesh.artifacts) {
     const slash = a.name.indexOf('/'), stem = slash > 0 ? a.name.slice(0, slash) + '/*' : a.name;
