@@ -316,7 +316,7 @@ func ReadFolder(dir string) (map[string][]byte, error) {
 
 // allowPull is asked for every request of a peer: the score and whatever the score lets it pull.
 func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
-	cert, ok := a.mesh.Catalog().Cert(peer)
+	cert, ok := a.mesh.CertOf(peer)
 	if !ok || a.mesh.Catalog().Revoked(cert.Key) {
 		return false
 	}

@@ -233,6 +233,13 @@ func (m *Mesh) SetOffline(off bool) {
 	m.tendSoon()
 }
 
+// Offline reports whether SetOffline closed the links.
+func (m *Mesh) Offline() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.offline
+}
+
 func (m *Mesh) tendSoon() {
 	select {
 	case m.kick <- struct{}{}:
@@ -275,4 +282,14 @@ func (m *Mesh) KnowsOthers() bool {
 		}
 	}
 	return false
+}
+
+// CertOf is the verified certificate of a node: from the catalog, or else from a handshake with a newcomer
+// whose records are still on their way.
+func (m *Mesh) CertOf(n id.Node) (*trust.Cert, bool) {
+	if c, ok := m.catalog.Cert(n); ok {
+		return c, true
+	}
+	p, ok := m.link.Peer(n)
+	return p.Cert, ok && p.Cert != nil
 }

@@ -17,7 +17,7 @@ const (
 	firstRetry  = 100 * time.Millisecond // after a source failed; doubled each time
 	lastRetry   = 5 * time.Second
 	absentRetry = time.Second      // the longest after a source said that it has nothing yet
-	accessRetry = 30 * time.Second // after a source refused
+	accessRetry = 3 * time.Second // after a source refused: the record that gives the right may be on its way
 )
 
 // A peer is a holder as the loop sees it. Its session is nil while it is dialled or rests.
