@@ -7,16 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
-	"os"
-	"path/filepath"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	"github.com/zclconf/go-cty/cty"
-
 	"meshd/agent/control"
 	"meshd/agent/promise"
 	"meshd/mesh"
@@ -25,6 +15,14 @@ import (
 	"meshd/policies"
 	"meshd/roles"
 	"meshd/store"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
 )
 
 // Config is what an Agent is made of. All fields without "optional" are required.
@@ -61,14 +59,16 @@ type Config struct {
 
 // An Agent is one node. Run may be called once.
 type Agent struct {
-	cfg     Config
-	name    string            // attested, else declared
-	tags    map[string]string // declared, under attested
-	started time.Time
+	cfg      Config
+	name     string            // attested, else declared
+	tags     map[string]string // declared, under attested; owned by the loop once it runs
+	attested map[string]string // tags that the certificate binds; never changes
+	started  time.Time
 
 	store      *store.Store
 	journal    *journal
 	memory     *memory
+	forgotten  *forgotten
 	scoreShelf Shelf
 	mesh       *mesh.Mesh
 	supply     *supply
@@ -117,11 +117,8 @@ func (a *Agent) open() error {
 	if a.name == "" {
 		a.name = cfg.Node.Name
 	}
-	a.tags = maps.Clone(cfg.Tags)
-	if a.tags == nil {
-		a.tags = map[string]string{}
-	}
-	maps.Copy(a.tags, cert.Tags)
+	a.attested = cert.Tags
+	a.tags = a.allTags()
 	if a.journal, err = openJournal(a.store.Shelf("journal")); err != nil {
 		return err
 	}
@@ -146,6 +143,12 @@ func (a *Agent) open() error {
 		Wall: cfg.Wall, Log: logWriter{cfg.Log},
 	}
 	a.loop = newLoop(a)
+	if a.forgotten, err = openForgotten(a.memory); err != nil {
+		return err
+	}
+	if a.loop.pauses, err = openPauses(a.memory); err != nil {
+		return err
+	}
 	a.loop.world = newWorld()
 	return nil
 }

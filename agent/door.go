@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"meshd/agent/control"
-	"meshd/agent/promise"
 	"meshd/mesh"
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
@@ -36,7 +34,7 @@ type door struct{ a *Agent }
 var _ control.Backend = door{}
 
 func (d door) Members(context.Context) ([]control.Member, error) {
-	nodes := d.a.mesh.Nodes()
+	nodes := d.a.listed()
 	out := make([]control.Member, 0, len(nodes))
 	for _, n := range nodes {
 		out = append(out, control.Member{
@@ -75,9 +73,10 @@ func (d door) Artifacts(_ context.Context, pattern string, all bool) ([]control.
 // placedBy lists what nodes say of their wants, by artifact name.
 func (a *Agent) placedBy() map[string]map[id.Node]catalog.PlacedBody {
 	out := map[string]map[id.Node]catalog.PlacedBody{}
+	gone := a.unlisted()
 	for _, r := range a.mesh.Catalog().Live(catalog.ScopeMain, catalog.KindPlaced, "") {
 		body, err := catalog.DecodePlaced(r.Body)
-		if err != nil {
+		if err != nil || gone[r.Log.Origin] {
 			continue
 		}
 		if out[r.Name] == nil {
@@ -119,7 +118,7 @@ func (d door) Promises(ctx context.Context, address, node string, all bool) ([]c
 	var out []control.Promise
 	for _, n := range d.a.mesh.Nodes() {
 		switch {
-		case all, node == "" && n.Self, node != "" && (n.Name == node || n.ID.String() == node):
+		case all && !d.a.forgotten.hides(n), node == "" && n.Self, node != "" && (n.Name == node || n.ID.String() == node):
 		default:
 			continue
 		}
@@ -276,38 +275,6 @@ func (d door) names() map[id.Node]string {
 		out[n.ID] = n.Name
 	}
 	return out
-}
-
-func (d door) Logs(ctx context.Context, address string, w io.Writer) error {
-	var known bool
-	if err := d.a.loop.do(ctx, func() {
-		for a := range d.a.loop.instances {
-			known = known || string(a) == address
-		}
-	}); err != nil {
-		return err
-	}
-	path := promise.LogPath(d.a.cfg.Node.Dir, policies.Address(address))
-	any := false
-	for _, p := range []string{path + ".1", path} {
-		f, err := os.Open(p)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		any = true
-		_, err = io.Copy(w, f)
-		_ = f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	if !any && !known {
-		return control.Errorf(control.NotFound, "no promise %q on this node; meshctl promises lists them", address)
-	}
-	return nil // kept quietly: it printed nothing
 }
 
 func scoreItem(s policies.Score, at time.Time, files map[string][]byte) control.Score {

@@ -29,6 +29,7 @@ type instance struct {
 	settle   time.Time // not before this (an edit is under way); zero: at once
 	failures int       // in a row
 	restart  bool      // a promise named in restart_on was repaired
+	paused   bool      // at the last look
 
 	running bool
 	cancel  context.CancelFunc
@@ -36,7 +37,6 @@ type instance struct {
 	next    *policies.Promise // takes over when the run under way is over
 
 	wakes    <-chan struct{} // the keeper's own event that is being waited for
-	watching []promise.Watch
 
 	recent []time.Time // repairs of the last moments, to damp a fight
 }
@@ -128,12 +128,15 @@ type look struct {
 	finding promise.Finding
 	watches []promise.Watch
 	took    time.Duration
+
+	mayRepair bool // false: it only looked,
+	paused    bool // because an operator said so
 }
 
-// keep checks, repairs where allowed, and checks again. It runs in a goroutine of its own.
+// keep checks, repairs where allowed, and checks again; restart comes only with mayRepair. It runs in a goroutine of its own.
 func keep(ctx context.Context, k promise.Keeper, p policies.Promise, mayRepair, restart bool) look {
 	start := time.Now()
-	l := look{address: p.Address}
+	l := look{address: p.Address, mayRepair: mayRepair}
 	l.outcome, l.reason, l.finding = keepOnce(ctx, k, mayRepair, restart)
 	l.watches = k.Watches()
 	l.took = time.Since(start)
@@ -141,7 +144,7 @@ func keep(ctx context.Context, k promise.Keeper, p policies.Promise, mayRepair, 
 }
 
 func keepOnce(ctx context.Context, k promise.Keeper, mayRepair, restart bool) (policies.Outcome, string, promise.Finding) {
-	if r, ok := k.(promise.Restarter); ok && restart && mayRepair {
+	if r, ok := k.(promise.Restarter); ok && restart {
 		if err := r.Restart(ctx); err != nil {
 			return judge(err, promise.Finding{})
 		}

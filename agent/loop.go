@@ -46,6 +46,7 @@ type loop struct {
 	queue []*instance                 // to be started, in the order they were woken
 	clock *clock                      // who is to be looked at when
 
+	pauses  *pauses // until when operators want hands off
 	lanes   map[string]*lane
 	watches *watchTable
 	done    chan look   // one for each run that ended
@@ -136,6 +137,7 @@ func (l *loop) drainDone() {
 // turn makes what happened durable and then starts what may be started.
 func (l *loop) turn(ctx context.Context) error {
 	l.world.refresh(l)
+	paused := l.endPauses()
 	if err := l.log.flush(); err != nil {
 		return err
 	}
@@ -160,6 +162,7 @@ func (l *loop) turn(ctx context.Context) error {
 	}
 	next := now.Add(time.Hour)
 	next = earlier(next, l.clock.next())
+	next = earlier(next, paused)
 	next = earlier(next, l.world.next())
 	if !l.scoreRetry.IsZero() && !now.Before(l.scoreRetry) {
 		l.scoreRetry = time.Time{}
@@ -261,15 +264,19 @@ func (l *loop) launch(ctx context.Context, in *instance, ln *lane) {
 		cause = Cause{Text: causeTimer}
 	}
 	in.running, in.dirty, in.cancel, in.settle = true, false, cancel, time.Time{}
-	restart := in.restart
-	in.restart = false
+	until := l.pauses.of(in.p.Address, l.a.cfg.Wall())
+	mayRepair := until.IsZero() && in.p.Audit && l.inWindow(in.p)
+	restart := in.restart && mayRepair
+	in.restart = in.restart && !mayRepair // it is owed until it may be done
 	ln.running++
 	l.a.supply.running(in.p.Address, cause, l.reach(in.p.Address))
 	keeper, p := in.keeper, in.p
-	mayRepair := p.Audit && l.inWindow(p)
 	l.wg.Go(func() {
 		defer cancel()
 		k := keep(runCtx, keeper, p, mayRepair, restart)
+		if !until.IsZero() {
+			k.paused, k.reason = true, pausedText(until, k.reason)
+		}
 		l.done <- k // room: a run is under way for each waiting send, and the loop drains while it waits
 	})
 }
@@ -302,6 +309,10 @@ func (l *loop) finished(k look) {
 	wasGood := in.good()
 	in.checked = l.a.cfg.Wall()
 	entry := l.tell(in, k.outcome, k.reason, k.took)
+	if k.paused || in.paused {
+		in.reason = k.reason // a kept promise tells no reason, but for a pause
+	}
+	in.paused = k.paused
 	l.watches.set(in.p.Address, k.watches)
 	l.listen(in, k.finding.Wakes)
 	now := time.Now()
@@ -323,7 +334,7 @@ func (l *loop) finished(k look) {
 			l.tellFight(in)
 		}
 	}
-	if in.good() && len(in.p.On) > 0 {
+	if in.good() && len(in.p.On) > 0 && k.mayRepair {
 		l.warn(l.a.memory.clearPending(in.p.Address))
 	}
 	l.cameToRest(in, wasGood, entry)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
@@ -15,9 +16,12 @@ const (
 	memoryV1   = 1
 	prefixOn   = "on/"   // + address: a promise it is `on` was repaired, and it has not succeeded since
 	prefixFact = "fact/" // + name: the last value gathered, as typed JSON
+	prefixRest = "rest/" // + address, or nothing for all: paused until, in Unix milliseconds
+	prefixGone = "gone/" // + node id: forgotten by an operator, as it was last seen, in Unix milliseconds
 	prefixTop  = "top/"  // + artifact name: the highest counter when this node last withdrew it
 	prefixKeep = "keep/" // + key: what keepers remember
 	maxFacts   = 4096
+	maxTimes   = 1 << 20 // moments read under one prefix
 )
 
 // A memory is the small durable map of keepers and loop. It is safe for concurrent use.
@@ -109,6 +113,32 @@ func (m *memory) putFact(name string, v cty.Value) error {
 		return err
 	}
 	return m.shelf.Apply([][]byte{[]byte(prefixFact + name)}, [][]byte{append([]byte{memoryV1}, b...)})
+}
+
+// putTime remembers a moment under prefix + key; the zero time deletes it.
+func (m *memory) putTime(prefix, key string, t time.Time) error {
+	var value []byte
+	if !t.IsZero() {
+		value = binary.BigEndian.AppendUint64([]byte{memoryV1}, uint64(t.UnixMilli()))
+	}
+	return m.shelf.Apply([][]byte{[]byte(prefix + key)}, [][]byte{value})
+}
+
+// times returns what putTime remembers under prefix, by key.
+func (m *memory) times(prefix string) (map[string]time.Time, error) {
+	end := prefix[:len(prefix)-1] + "0" // what follows "/"
+	keys, values, err := m.shelf.Scan([]byte(prefix), []byte(end), maxTimes)
+	if err != nil {
+		return nil, fmt.Errorf("read the memory: %w", err)
+	}
+	out := map[string]time.Time{}
+	for i, v := range values {
+		if len(v) != 9 || v[0] != memoryV1 {
+			return nil, fmt.Errorf("memory of %q: %d bytes of version %d, this program knows %d", keys[i], len(v), first(v), memoryV1)
+		}
+		out[string(keys[i][len(prefix):])] = time.UnixMilli(int64(binary.BigEndian.Uint64(v[1:])))
+	}
+	return out, nil
 }
 
 // facts returns the last values gathered before this start.

@@ -32,6 +32,8 @@ type settings struct {
 	Name    string   `json:"name"`    // declared, where the certificate binds none
 	Seeds   []string `json:"seeds"`   // ID@HOST:PORT of the sponsor
 	Listen  string   `json:"listen"`  // the port that ":0" found
+
+	Tags map[string]string `json:"tags,omitempty"` // declared by meshctl tag set
 }
 
 const (

@@ -65,8 +65,8 @@ func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
 		Addrs: a.mesh.Advertised(), Name: a.name, Tags: map[string]string{}, Version: a.cfg.Version,
 		Platform: runtime.GOOS + "/" + runtime.GOARCH,
 	}
-	maps.Copy(s.Tags, a.cfg.Tags)
 	err := a.loop.do(ctx, func() {
+		maps.Copy(s.Tags, a.declared())
 		self := a.selfMember(a.loop.held)
 		s.Roles = self.Roles
 		s.Facts = a.loop.world.public(a.loop.program)

@@ -30,6 +30,7 @@ type watchTable struct {
 	folders map[string]*folder                   // by absolute path
 	of      map[policies.Address][]promise.Watch // what each promise asked for
 	on      map[policies.Address]map[string]bool // folders each promise is in
+	refused map[policies.Address]bool            // promises with a folder that the host has no watch left for
 	kick    chan struct{}                        // capacity 1
 
 	mu      sync.Mutex
@@ -52,7 +53,7 @@ type hit struct {
 func newWatchTable(h promise.Host) *watchTable {
 	return &watchTable{
 		host: h, folders: map[string]*folder{}, of: map[policies.Address][]promise.Watch{},
-		on: map[policies.Address]map[string]bool{}, kick: make(chan struct{}, 1), changed: map[string]map[string]bool{},
+		on: map[policies.Address]map[string]bool{}, refused: map[policies.Address]bool{}, kick: make(chan struct{}, 1), changed: map[string]map[string]bool{},
 	}
 }
 
@@ -63,6 +64,7 @@ func (w *watchTable) set(address policies.Address, wishes []promise.Watch) {
 	}
 	old := w.on[address]
 	delete(w.on, address)
+	delete(w.refused, address)
 	for dir := range old {
 		f := w.folders[dir]
 		if f == nil {
@@ -138,6 +140,9 @@ func (w *watchTable) join(address policies.Address, dir, name string, settle boo
 	f := w.folders[dir]
 	if f == nil {
 		stop, err := w.host.Watch(dir, func(name string) { w.record(dir, name) })
+		if errors.Is(err, promise.ErrNoWatch) {
+			w.refused[address] = true
+		}
 		if err != nil {
 			return err
 		}

@@ -156,9 +156,15 @@ func (c *Client) Retry(ctx context.Context, address string) error {
 	return c.order(ctx, pathRetry, url.Values{"address": {address}})
 }
 
+// Pause orders hands off.
+func (c *Client) Pause(ctx context.Context, address string, d time.Duration) error {
+	return c.order(ctx, pathPause, url.Values{"address": {address}, "for_seconds": {inSeconds(d)}})
+}
+
 // Logs writes the log to w.
-func (c *Client) Logs(ctx context.Context, address string, w io.Writer) error {
-	_, err := c.stream(ctx, http.MethodGet, pathLogs, url.Values{"address": {address}}, nil, func(l Line, raw io.Reader) error {
+func (c *Client) Logs(ctx context.Context, address string, follow bool, w io.Writer) error {
+	q := url.Values{"address": {address}, "follow": {strconv.FormatBool(follow)}}
+	_, err := c.stream(ctx, http.MethodGet, pathLogs, q, nil, func(l Line, raw io.Reader) error {
 		if l.Type != LineData {
 			return nil
 		}
@@ -184,6 +190,27 @@ func (c *Client) Revoke(ctx context.Context, node string) error {
 	return c.order(ctx, pathRevoke, url.Values{"node": {node}})
 }
 
+// Forget orders a node out of the lists.
+func (c *Client) Forget(ctx context.Context, node string) error {
+	return c.order(ctx, pathForget, url.Values{"node": {node}})
+}
+
+// SetTags orders other tags.
+func (c *Client) SetTags(ctx context.Context, tags map[string]string) (map[string]string, error) {
+	body, err := encode(Tags{tags})
+	if err != nil {
+		return nil, err
+	}
+	items, err := ask[Tags](ctx, c, http.MethodPost, pathTags, nil, body)
+	t, err := first(items, err)
+	return t.Tags, err
+}
+
+// DiffScore sends tar, which it may leave half read when the daemon refuses it.
+func (c *Client) DiffScore(ctx context.Context, tar io.Reader) ([]Change, error) {
+	return result[[]Change](c.stream(ctx, http.MethodPost, pathDiff, nil, tar, only(nil)))
+}
+
 // PublishScore sends tar, which it may leave half read when the daemon refuses it.
 func (c *Client) PublishScore(ctx context.Context, tar io.Reader) (Score, error) {
 	return result[Score](c.stream(ctx, http.MethodPost, pathScore, nil, tar, only(nil)))
@@ -197,6 +224,11 @@ func (c *Client) Score(ctx context.Context) (Score, error) {
 // Offline orders the node off or back on line.
 func (c *Client) Offline(ctx context.Context, d time.Duration, on bool) error {
 	return c.order(ctx, pathOffline, url.Values{"for_seconds": {inSeconds(d)}, "on": {strconv.FormatBool(on)}})
+}
+
+// Doctor asks what is wrong.
+func (c *Client) Doctor(ctx context.Context) ([]Trouble, error) {
+	return ask[Trouble](ctx, c, http.MethodGet, pathDoctor, nil, nil)
 }
 
 // Version asks which meshd answers.

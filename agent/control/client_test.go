@@ -32,6 +32,12 @@ func TestClientAnswersAsTheBackendDoes(t *testing.T) {
 		{"withdraw a", nil, func() (any, error) { return nil, c.Withdraw(ctx, "a") }},
 		{"retry a", nil, func() (any, error) { return nil, c.Retry(ctx, "a") }},
 		{"revoke n", nil, func() (any, error) { return nil, c.Revoke(ctx, "n") }},
+		{`pause a["k"] 1h0m0s`, nil, func() (any, error) { return nil, c.Pause(ctx, `a["k"]`, time.Hour) }},
+		{"pause  0s", nil, func() (any, error) { return nil, c.Pause(ctx, "", 0) }},
+		{"forget n", nil, func() (any, error) { return nil, c.Forget(ctx, "n") }},
+		{"tags map[k:v w:]", map[string]string{"a": "b"}, func() (any, error) { return c.SetTags(ctx, map[string]string{"k": "v", "w": ""}) }},
+		{"diff", []Change{{Kind: "role", Change: "added", Name: "tar"}}, func() (any, error) { return c.DiffScore(ctx, strings.NewReader("tar")) }},
+		{"doctor", []Trouble{{Level: LevelProblem, Check: "clock"}}, func() (any, error) { return c.Doctor(ctx) }},
 		{"offline 1m0s true", nil, func() (any, error) { return nil, c.Offline(ctx, time.Minute, true) }},
 		{"offline 0s false", nil, func() (any, error) { return nil, c.Offline(ctx, 0, false) }},
 		{
@@ -89,7 +95,7 @@ func TestErrorsKeepTheirKind(t *testing.T) {
 		for what, err := range map[string]error{
 			"list": artErr, "publish": pubErr, "order": c.Withdraw(t.Context(), "x"),
 			"get":  c.Get(t.Context(), "x", io.Discard, nil),
-			"logs": c.Logs(t.Context(), "x", io.Discard),
+			"logs": c.Logs(t.Context(), "x", false, io.Discard),
 		} {
 			if CodeOf(err) != tt.code || err.Error() != tt.text {
 				t.Errorf("%s: got %d %q, want %d %q", what, CodeOf(err), err, tt.code, tt.text)

@@ -57,8 +57,13 @@ type Backend interface {
 	// Retry looks at a promise of this node at once, whatever its backoff.
 	Retry(ctx context.Context, address string) error
 
-	// Logs writes what the command or process of a promise printed, as far as it is kept.
-	Logs(ctx context.Context, address string, w io.Writer) error
+	// Pause keeps this node's hands off a promise, or off all of its promises (address ""), for d: it looks, tells what
+	// is untrue as drifted, and changes nothing. d 0 ends that pause now. It is durable.
+	Pause(ctx context.Context, address string, d time.Duration) error
+
+	// Logs writes what the command or process of a promise printed, as far as it is kept. With follow it goes on with
+	// what is printed next until ctx ends or the promise does; each write then holds what was new.
+	Logs(ctx context.Context, address string, follow bool, w io.Writer) error
 
 	// Invite makes a token for meshd --join.
 	Invite(ctx context.Context, r InviteRequest) (token string, err error)
@@ -66,14 +71,27 @@ type Backend interface {
 	// Revoke expels a node, given by name or id, for ever.
 	Revoke(ctx context.Context, node string) error
 
+	// Forget leaves an absent node, given by name or id, out of what this node lists, until it is heard again.
+	Forget(ctx context.Context, node string) error
+
+	// SetTags changes the tags that this node declares; an empty value takes a tag away. It is durable, and roles
+	// follow at once. It returns all tags of the node.
+	SetTags(ctx context.Context, tags map[string]string) (map[string]string, error)
+
 	// PublishScore checks, signs and publishes the folder in tar as the mesh's score.
 	PublishScore(ctx context.Context, tar io.Reader) (Score, error)
+
+	// DiffScore tells what the score in tar would change on this node, sorted by kind, then name. Nothing changes.
+	DiffScore(ctx context.Context, tar io.Reader) ([]Change, error)
 
 	// Score tells the score this node plays, and why a newer one was refused.
 	Score(ctx context.Context) (Score, error)
 
 	// Offline with on closes all links and packets, for a while or (d 0) until called with on false.
 	Offline(ctx context.Context, d time.Duration, on bool) error
+
+	// Doctor looks this node over: what is wrong and what to do about it, worst first; nothing for a node that is well.
+	Doctor(ctx context.Context) ([]Trouble, error)
 
 	// Version tells which meshd answers.
 	Version(ctx context.Context) (Version, error)

@@ -75,8 +75,30 @@ func (f *fake) Withdraw(_ context.Context, name string) error { return f.saw("wi
 
 func (f *fake) Retry(_ context.Context, address string) error { return f.saw("retry %s", address) }
 
-func (f *fake) Logs(_ context.Context, address string, w io.Writer) error {
-	f.asked = "logs " + address
+func (f *fake) Pause(_ context.Context, address string, d time.Duration) error {
+	return f.saw("pause %s %v", address, d)
+}
+
+func (f *fake) Forget(_ context.Context, node string) error { return f.saw("forget %s", node) }
+
+func (f *fake) SetTags(_ context.Context, tags map[string]string) (map[string]string, error) {
+	return map[string]string{"a": "b"}, f.saw("tags %v", tags)
+}
+
+func (f *fake) DiffScore(_ context.Context, tar io.Reader) ([]Change, error) {
+	b, err := io.ReadAll(tar)
+	if err != nil {
+		return nil, err
+	}
+	return []Change{{Kind: "role", Change: "added", Name: string(b)}}, f.saw("diff")
+}
+
+func (f *fake) Doctor(context.Context) ([]Trouble, error) {
+	return []Trouble{{Level: LevelProblem, Check: "clock"}}, f.saw("doctor")
+}
+
+func (f *fake) Logs(_ context.Context, address string, follow bool, w io.Writer) error {
+	f.asked = fmt.Sprintf("logs %s %v", address, follow)
 	return f.logs(w)
 }
 

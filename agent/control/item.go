@@ -101,6 +101,35 @@ type Score struct {
 	Problem string            `json:"problem"` // why it, or a newer one, was refused
 }
 
+// A Change is one role or promise of a node that another score would have different.
+type Change struct {
+	Kind    string `json:"kind"`   // role, promise
+	Change  string `json:"change"` // added, removed, changed
+	Name    string `json:"name"`   // of the role, or the address of the promise
+	Why     string `json:"why"`
+	Problem string `json:"problem"` // why the promise could not be played now; "" if it could
+}
+
+// A Trouble is one thing that is wrong with a node.
+type Trouble struct {
+	Level   string `json:"level"` // problem: something does not work; warning: it will not, or others have to see to it
+	Check   string `json:"check"` // which of the doctor's looks found it
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+	Advice  string `json:"advice"` // what to do
+}
+
+// The levels of a Trouble.
+const (
+	LevelProblem = "problem"
+	LevelWarning = "warning"
+)
+
+// Tags are what a node says of itself.
+type Tags struct {
+	Tags map[string]string `json:"tags"`
+}
+
 // A Version says which program answers.
 type Version struct {
 	Program  string `json:"program"` // meshd, meshctl
@@ -163,6 +192,13 @@ func (s Score) MarshalJSON() ([]byte, error) {
 	type plain Score
 	s.Files, s.Since = filledMap(s.Files), s.Since.UTC()
 	return encode(plain(s))
+}
+
+// MarshalJSON keeps the promise made above.
+func (t Tags) MarshalJSON() ([]byte, error) {
+	type plain Tags
+	t.Tags = filledMap(t.Tags)
+	return encode(plain(t))
 }
 
 func filled[T any](list []T) []T {

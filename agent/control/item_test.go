@@ -20,6 +20,9 @@ func TestItemsEncodeAsPromised(t *testing.T) {
 		{"promise", fullPromise(), `{"node":"host","address":"a.file.b[\"c\"]","type":"file","outcome":"kept","reason":"as promised","why":"so","since":"2026-11-22T10:00:00.5Z","checked_at":"2026-11-22T10:00:00.5Z","repairs":2}`},
 		{"role", Role{Name: "parent"}, `{"name":"parent","held":false,"unknown":false,"why":"","because":[]}`},
 		{"story", StoryItem{ID: "a/1", Text: "<&>", Cause: "b/2"}, `{"id":"a/1","node":"","kind":"","subject":"","outcome":"","text":"<&>","cause":"b/2"}`},
+		{"change", Change{Kind: "role", Change: "added", Name: "web"}, `{"kind":"role","change":"added","name":"web","why":"","problem":""}`},
+		{"trouble", Trouble{Level: LevelWarning, Check: "port"}, `{"level":"warning","check":"port","subject":"","text":"","advice":""}`},
+		{"no tags", Tags{}, `{"tags":{}}`},
 		{"score", Score{State: "none"}, `{"name":"","version":"","hash":"","why":"","files":{},"state":"none","problem":""}`},
 	}
 	for _, tt := range tests {

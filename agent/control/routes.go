@@ -25,10 +25,15 @@ const (
 	pathGet       = "/v1/get"
 	pathWithdraw  = "/v1/withdraw"
 	pathRetry     = "/v1/retry"
+	pathPause     = "/v1/pause"
 	pathLogs      = "/v1/logs"
 	pathInvite    = "/v1/invite"
 	pathRevoke    = "/v1/revoke"
+	pathForget    = "/v1/forget"
+	pathTags      = "/v1/tags"
 	pathScore     = "/v1/score"
+	pathDiff      = "/v1/score/diff"
+	pathDoctor    = "/v1/doctor"
 	pathOffline   = "/v1/offline"
 	pathVersion   = "/v1/version"
 )
@@ -64,10 +69,27 @@ func (s *server) routes() http.Handler {
 	}))
 	mux.HandleFunc("GET "+pathWhy, list(func(r *http.Request) ([]StoryItem, error) { return b.Why(r.Context(), r.FormValue("subject")) }))
 	mux.HandleFunc("GET "+pathScore, one(func(r *http.Request) (Score, error) { return b.Score(r.Context()) }))
+	mux.HandleFunc("GET "+pathDoctor, list(func(r *http.Request) ([]Trouble, error) { return b.Doctor(r.Context()) }))
 	mux.HandleFunc("GET "+pathVersion, one(func(r *http.Request) (Version, error) { return b.Version(r.Context()) }))
 	mux.HandleFunc("POST "+pathWithdraw, order(func(r *http.Request) error { return b.Withdraw(r.Context(), r.FormValue("name")) }))
 	mux.HandleFunc("POST "+pathRetry, order(func(r *http.Request) error { return b.Retry(r.Context(), r.FormValue("address")) }))
 	mux.HandleFunc("POST "+pathRevoke, order(func(r *http.Request) error { return b.Revoke(r.Context(), r.FormValue("node")) }))
+	mux.HandleFunc("POST "+pathForget, order(func(r *http.Request) error { return b.Forget(r.Context(), r.FormValue("node")) }))
+	mux.HandleFunc("POST "+pathPause, order(func(r *http.Request) error {
+		d, err := seconds(r, "for_seconds")
+		if err != nil {
+			return err
+		}
+		return b.Pause(r.Context(), r.FormValue("address"), d)
+	}))
+	mux.HandleFunc("POST "+pathTags, one(func(r *http.Request) (Tags, error) {
+		var req Tags
+		if err := readOrder(r, "tags", &req); err != nil {
+			return Tags{}, err
+		}
+		all, err := b.SetTags(r.Context(), req.Tags)
+		return Tags{all}, err
+	}))
 	mux.HandleFunc("POST "+pathOffline, order(func(r *http.Request) error {
 		d, err := seconds(r, "for_seconds")
 		if err != nil {
@@ -111,6 +133,12 @@ func (s *server) streams(mux *http.ServeMux) {
 	mux.HandleFunc("POST "+pathScore, func(w http.ResponseWriter, r *http.Request) {
 		s.stream(w, r, func(ctx context.Context, _ *stream) (any, error) { return b.PublishScore(ctx, r.Body) })
 	})
+	mux.HandleFunc("POST "+pathDiff, func(w http.ResponseWriter, r *http.Request) {
+		s.stream(w, r, func(ctx context.Context, _ *stream) (any, error) {
+			changes, err := b.DiffScore(ctx, r.Body)
+			return filled(changes), err
+		})
+	})
 	mux.HandleFunc("GET "+pathGet, func(w http.ResponseWriter, r *http.Request) {
 		s.stream(w, r, func(ctx context.Context, out *stream) (any, error) {
 			buf := bufio.NewWriterSize(out, maxDataBytes)
@@ -122,8 +150,11 @@ func (s *server) streams(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET "+pathLogs, func(w http.ResponseWriter, r *http.Request) {
 		s.stream(w, r, func(ctx context.Context, out *stream) (any, error) {
+			if isSet(r, "follow") {
+				return nil, b.Logs(ctx, r.FormValue("address"), true, out)
+			}
 			buf := bufio.NewWriterSize(out, maxDataBytes)
-			if err := b.Logs(ctx, r.FormValue("address"), buf); err != nil {
+			if err := b.Logs(ctx, r.FormValue("address"), false, buf); err != nil {
 				return nil, err
 			}
 			return nil, buf.Flush()
@@ -132,19 +163,27 @@ func (s *server) streams(mux *http.ServeMux) {
 }
 
 func invite(b Backend, r *http.Request) (token, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxOrderBytes+1))
-	if err != nil {
-		return token{}, Errorf(Usage, "read the invite request: %w", err)
-	}
-	if len(body) > maxOrderBytes {
-		return token{}, Errorf(Usage, "the invite request is longer than %d bytes", maxOrderBytes)
-	}
 	var req InviteRequest
-	if err := json.Unmarshal(body, &req); err != nil {
-		return token{}, Errorf(Usage, "the invite request is not what this meshd understands: %w", err)
+	if err := readOrder(r, "invite", &req); err != nil {
+		return token{}, err
 	}
 	text, err := b.Invite(r.Context(), req)
 	return token{text}, err
+}
+
+// readOrder reads the JSON body of an order into v.
+func readOrder(r *http.Request, what string, v any) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxOrderBytes+1))
+	if err != nil {
+		return Errorf(Usage, "read the %s request: %w", what, err)
+	}
+	if len(body) > maxOrderBytes {
+		return Errorf(Usage, "the %s request is longer than %d bytes", what, maxOrderBytes)
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return Errorf(Usage, "the %s request is not what this meshd understands: %w", what, err)
+	}
+	return nil
 }
 
 // list answers with the items that ask returns.

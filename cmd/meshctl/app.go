@@ -19,6 +19,7 @@ type app struct {
 	outTTY, errTTY bool
 	color          bool // allowed at all; used on a terminal alone
 	now            func() time.Time
+	height         func() int // lines of the terminal; 0: not known
 
 	// Set by flags.
 	addr, dataDir string
@@ -96,7 +97,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: `meshctl talks to the meshd of this machine over its unix socket. It shows the mesh as that node sees it:
 its members, the artifacts they offer, the promises they keep, and why things happened.
 
-Without a daemon it checks and tells scores (meshctl policy check, meshctl policy story).`,
+Without a daemon it checks, lays out and tells scores (meshctl policy check, fmt and story).`,
 		Example: `  meshctl members
   meshctl promises --check
   meshctl publish app ./build
@@ -105,6 +106,9 @@ Without a daemon it checks and tells scores (meshctl policy check, meshctl polic
 		SilenceUsage:  true,
 	}
 	group(root)
+	if a.height == nil {
+		a.height = func() int { return 0 }
+	}
 	root.SetFlagErrorFunc(flagError)
 	a.format = "table"
 	f := root.PersistentFlags()
@@ -128,11 +132,11 @@ Without a daemon it checks and tells scores (meshctl policy check, meshctl polic
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(
 		membersCmd(a), artifactsCmd(a), promisesCmd(a), rolesCmd(a), storyCmd(a), eventsCmd(a), whyCmd(a),
-		publishCmd(a), getCmd(a), withdrawCmd(a), retryCmd(a), logsCmd(a),
-		inviteCmd(a), revokeCmd(a), offlineCmd(a), policyCmd(a), versionCmd(a),
+		publishCmd(a), getCmd(a), withdrawCmd(a), retryCmd(a), pauseCmd(a), logsCmd(a), graphCmd(a), doctorCmd(a),
+		inviteCmd(a), revokeCmd(a), forgetCmd(a), tagCmd(a), offlineCmd(a), policyCmd(a), versionCmd(a),
 	)
 	root.AddCommand(topicCmds()...)
-	for _, name := range []string{"pause", "tag", "forget", "bundle", "limit", "graph", "doctor"} {
+	for _, name := range []string{"bundle", "limit"} {
 		root.AddCommand(laterCmd(name))
 	}
 	return root

@@ -8,7 +8,35 @@ import (
 	"time"
 
 	"meshd/agent/control"
+	"meshd/policies"
 )
+
+// postcards is a small score whose roles and artifacts the fake's members play.
+const postcards = `score "postcards" {
+  version = "1.0.0"
+}
+role "parent" { when = tag.kind == "parent" }
+role "builder" { when = tag.site == "oslo" }
+part "work" {
+  role = "builder"
+  file "card" {
+    path    = "card"
+    content = "x"
+  }
+  artifact "card" {
+    name  = "postcard/${node.name}"
+    from  = "card"
+    needs = [file.card]
+  }
+}
+part "harvest" {
+  role = "parent"
+  want "cards" {
+    name  = "postcard/*"
+    place = "cards/${artifact.publisher}"
+  }
+}
+`
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 
@@ -19,6 +47,9 @@ type fake struct {
 	version string // of the last publish
 	tree    []byte // of the last publish
 	score   control.Score
+	paused  map[string]time.Duration
+	wary    bool // the doctor finds warnings alone
+	well    bool // the doctor finds nothing, and every name is known
 }
 
 func (f *fake) Members(context.Context) ([]control.Member, error) {
@@ -53,6 +84,11 @@ func (f *fake) Artifacts(_ context.Context, pattern string, all bool) ([]control
 	if all {
 		list = append(list[:1:1], list[0], list[1])
 		list[1].Version, list[1].Counter = "2", 2
+	}
+	if pattern == "score" {
+		return []control.Artifact{
+			{Name: "score", Version: "0.9.0"}, {Name: "score", Version: "1.0.0"}, {Name: "score", Version: "1.2.0"}, {Name: "score", Version: "odd"},
+		}, nil
 	}
 	if pattern != "" {
 		prefix, _, _ := strings.Cut(pattern, "*")
@@ -136,7 +172,7 @@ func (f *fake) Story(ctx context.Context, since time.Duration, follow func(contr
 }
 
 func (f *fake) Why(_ context.Context, subject string) ([]control.StoryItem, error) {
-	if subject != "package" {
+	if subject != "package" && !f.well {
 		return nil, control.Errorf(control.NotFound, "nothing here is called %q: see meshctl artifacts, promises and members", subject)
 	}
 	return chain(), nil
@@ -154,22 +190,33 @@ func (f *fake) Publish(_ context.Context, name, version string, tar io.Reader, _
 	return control.Artifact{Name: name, Version: "1", Counter: 1, Hash: "ab12", SizeBytes: 5, Publisher: "host", PublishedAt: noon}, nil
 }
 
-func (f *fake) Get(_ context.Context, ref string, w io.Writer, _ func(control.Line)) error {
+func (f *fake) Get(_ context.Context, ref string, w io.Writer, progress func(control.Line)) error {
 	switch {
 	case ref == "slow":
 		return context.DeadlineExceeded
 	case ref == "cut":
 		_, err := w.Write(f.tree[:len(f.tree)/2])
 		return errors.Join(err, control.Errorf(control.Failed, "a chunk is gone from every holder"))
+	case strings.HasPrefix(ref, "score@"):
+		version := strings.TrimPrefix(ref, "score@")
+		tar, err := packFiles(map[string][]byte{"score.hcl": []byte("# of old\nscore \"small\" {\n  version = \"" + version + "\"\n}\n")})
+		if err == nil {
+			_, err = w.Write(tar)
+		}
+		return err
+	case ref == "app@1.4.0", ref == "postcard/container_1@3":
 	case ref != "app":
 		return control.Errorf(control.NotFound, "no artifact %q: see meshctl artifacts", ref)
+	}
+	for n := range int64(3) {
+		progress(control.Line{Type: control.LineProgress, DoneBytes: n << 20, TotalBytes: 2 << 20})
 	}
 	_, err := w.Write(f.tree)
 	return err
 }
 
 func (f *fake) Withdraw(_ context.Context, name string) error {
-	if name != "package" {
+	if name != "package" && !f.well {
 		return control.Errorf(control.NotFound, "this node offers no %q", name)
 	}
 	return nil
@@ -180,12 +227,81 @@ func (f *fake) Retry(_ context.Context, address string) error {
 	return err
 }
 
-func (f *fake) Logs(_ context.Context, address string, w io.Writer) error {
-	if address != "harvest.command.package" {
+func (f *fake) Logs(ctx context.Context, address string, follow bool, w io.Writer) error {
+	if address != "harvest.command.package" && !strings.HasPrefix(address, "children.guest") {
 		return control.Errorf(control.NotFound, "no log of %q", address)
 	}
 	_, err := io.WriteString(w, "packed 3 postcards\n")
+	if follow {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	return err
+}
+
+func (f *fake) Pause(_ context.Context, address string, d time.Duration) error {
+	if address != "" {
+		if err := f.Retry(context.Background(), address); err != nil {
+			return err
+		}
+	}
+	if was := f.paused[address]; d == 0 && was == 0 {
+		return control.Errorf(control.NotFound, "%q is not paused", address)
+	}
+	if f.paused == nil {
+		f.paused = map[string]time.Duration{}
+	}
+	f.paused[address] = d
+	return nil
+}
+
+func (f *fake) Forget(_ context.Context, node string) error {
+	if node != "container_1" {
+		return control.Errorf(control.Failed, "%s is alive: only an absent node can be forgotten", node)
+	}
+	return nil
+}
+
+func (f *fake) SetTags(_ context.Context, tags map[string]string) (map[string]string, error) {
+	if _, ok := tags["kind"]; ok {
+		return nil, control.Errorf(control.Failed, "tag kind is attested in this node's certificate")
+	}
+	all := map[string]string{"kind": "parent", "a": "b"}
+	for k, v := range tags {
+		all[k] = v
+		if v == "" {
+			delete(all, k)
+		}
+	}
+	return all, nil
+}
+
+func (f *fake) DiffScore(_ context.Context, tar io.Reader) ([]control.Change, error) {
+	if _, err := control.Files(tar, control.ScoreLimits()); err != nil {
+		return nil, err
+	}
+	return []control.Change{
+		{Kind: "promise", Change: "added", Name: `work.file.result["a\x1b"]`, Why: "do my part"},
+		{Kind: "promise", Change: "changed", Name: "work.want.job", Problem: "waiting for fact.load"},
+		{Kind: "promise", Change: "removed", Name: "work.file.note"},
+		{Kind: "role", Change: "added", Name: "worker", Why: "it works"},
+	}, nil
+}
+
+func (f *fake) Doctor(context.Context) ([]control.Trouble, error) {
+	if f.well {
+		return nil, nil
+	}
+	if f.wary {
+		return []control.Trouble{
+			{Level: "warning", Check: "peers", Subject: "container_1", Text: "failed\x1b, last heard 2026-11-22T11:57:00Z", Advice: "meshctl forget container_1"},
+			{Level: "warning", Check: "watches", Subject: "host", Text: "3 promises have a folder that can't be watched", Advice: "sysctl"},
+		}, nil
+	}
+	return []control.Trouble{
+		{Level: "problem", Check: "promises", Subject: "harvest.command.package", Text: "failed: disk is full\x1b", Advice: "meshctl why tells more"},
+		{Level: "warning", Check: "peers", Subject: "container_1", Text: "failed, last heard 2026-11-22T11:57:00Z", Advice: "meshctl forget container_1"},
+	}, nil
 }
 
 func (f *fake) Invite(_ context.Context, r control.InviteRequest) (string, error) {
@@ -204,11 +320,19 @@ func (f *fake) PublishScore(_ context.Context, tar io.Reader) (control.Score, er
 	if err != nil {
 		return control.Score{}, err
 	}
-	f.score = control.Score{Name: "small", Version: "1.0.0", Hash: "cd34", State: "in force", Since: noon, Files: map[string]string{}}
+	f.score = control.Score{Name: "small", Version: scoreVersion(files), Hash: "cd34", State: "in force", Since: noon, Files: map[string]string{}}
 	for name, text := range files {
 		f.score.Files[name] = string(text)
 	}
 	return f.score, nil
+}
+
+func scoreVersion(files map[string][]byte) string {
+	p, err := policies.Compile(files)
+	if err != nil {
+		return ""
+	}
+	return p.Score().Version
 }
 
 func (f *fake) Score(context.Context) (control.Score, error) {

@@ -16,15 +16,16 @@ func getCmd(a *app) *cobra.Command {
 		Short: "Fetch an artifact into a file or folder",
 		Long: `Get has the daemon fetch an artifact, from whichever nodes hold it, and writes it to PATH: a file or a folder, as it
 was published. Without VERSION the latest is taken. PATH may not exist yet; after an error there is nothing at PATH.
-Nothing is ever written outside PATH.`,
+Nothing is ever written outside PATH. A terminal shows how far it has come; with -o ndjson there are lines of type
+"progress".`,
 		Example: `  meshctl get app ./app
-  meshctl get app@1.4.0 /tmp/app
+  meshctl get app@1.4.0 ./app-1.4.0
   meshctl get postcard/container_1@3 ./postcard`,
 		Args:              between(2, 2),
 		ValidArgsFunction: completeWith(a, artifactNames),
 	}
 	cmd.RunE = a.ask(func(ctx context.Context, c *control.Client, args []string) error {
-		m := &meter{out: a.stderr, on: a.errTTY, now: a.now, what: "get " + escape(args[0])}
+		m := newMeter(a, "get "+args[0])
 		r, w := io.Pipe()
 		unpacked := make(chan error, 1)
 		go func() {

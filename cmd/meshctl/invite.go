@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,14 +29,11 @@ grant rights by them.`,
 		Args: between(0, 0),
 	}
 	cmd.RunE = a.ask(func(ctx context.Context, c *control.Client, _ []string) error {
-		r := control.InviteRequest{Name: name, Replace: replace, Uses: uses, Tags: map[string]string{}}
-		for _, tag := range tags {
-			key, value, ok := strings.Cut(tag, "=")
-			if _, twice := r.Tags[key]; !ok || key == "" || twice {
-				return control.Errorf(control.Usage, "tag %q: want key=value, each key once", tag)
-			}
-			r.Tags[key] = value
+		attested, err := parseTags(tags)
+		if err != nil {
+			return err
 		}
+		r := control.InviteRequest{Name: name, Replace: replace, Uses: uses, Tags: attested}
 		switch {
 		case ttl < time.Second:
 			return control.Errorf(control.Usage, "--ttl %v: want at least 1s", ttl)

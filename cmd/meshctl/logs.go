@@ -14,18 +14,17 @@ func logsCmd(a *app) *cobra.Command {
 		Use:   "logs PROMISE",
 		Short: "Show what a promise's command or process printed",
 		Long: `Logs writes what the command, process or guest of a promise of this node printed, as far as the node keeps it.
-The bytes are as they were printed.`,
+The bytes are as they were printed. With --follow it goes on with what is printed next, until interrupted (exit 130) or
+until the promise ends.`,
 		Example: `  meshctl logs harvest.command.package
-  meshctl logs 'children.guest.child["container_1"]'`,
+  meshctl logs 'children.guest.child["container_1"]'
+  meshctl logs -f harvest.command.package`,
 		Args:              between(1, 1),
 		ValidArgsFunction: completeWith(a, promiseAddresses),
 	}
 	cmd.RunE = a.ask(func(ctx context.Context, c *control.Client, args []string) error {
-		if follow {
-			return control.Errorf(control.Usage, "logs --follow is not yet supported by this version: leave it out, and ask again for more")
-		}
-		return c.Logs(ctx, args[0], a.stdout)
+		return c.Logs(ctx, args[0], follow, a.stdout)
 	})
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is printed next (not yet supported)")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what is printed next")
 	return cmd
 }

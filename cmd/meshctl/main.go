@@ -24,6 +24,13 @@ func command() int {
 		errTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		color:  os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb",
 		now:    time.Now,
+		height: func() int {
+			_, height, err := term.GetSize(int(os.Stdout.Fd()))
+			if err != nil {
+				return 0
+			}
+			return height
+		},
 	}
 	return int(a.run(ctx, os.Args[1:]))
 }

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"meshctl": main}) }
 
 // serve opens a socket with a fake node behind it and returns its address and what ends it.
-func serve(dir string) (addr string, stop func() error, err error) {
+func serve(dir string, f *fake) (addr string, stop func() error, err error) {
 	path := filepath.Join(dir, "m.sock")
 	l, err := control.Listen(path, "")
 	if err != nil {
@@ -34,7 +34,7 @@ func serve(dir string) (addr string, stop func() error, err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- control.Serve(ctx, l, &fake{}, control.Options{}) }()
+	go func() { ended <- control.Serve(ctx, l, f, control.Options{}) }()
 	return "unix://" + path, func() error {
 		cancel()
 		return <-ended
@@ -42,15 +42,17 @@ func serve(dir string) (addr string, stop func() error, err error) {
 }
 
 // Each script is a session of somebody at a shell.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata", func() *fake { return &fake{} }) }
+
+func runScripts(t *testing.T, dir string, daemon func() *fake) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			dir, err := os.MkdirTemp("", "meshctl") // short: socket paths are
 			if err != nil {
 				return err
 			}
-			addr, stop, err := serve(dir)
+			addr, stop, err := serve(dir, daemon())
 			if err != nil {
 				return err
 			}
@@ -64,9 +66,10 @@ func TestScripts(t *testing.T) {
 			})
 			env.Setenv("MESHCTL_ADDR", addr)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "interrupt": interrupt},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "interrupt": interrupt, "examples": examples},
 	})
 }
 
@@ -133,9 +136,11 @@ func runIn(t *testing.T, a *app, args ...string) (stdout, stderr string, code co
 	return out.String(), errs.String(), code
 }
 
-func newDaemon(t *testing.T) (addr string) {
+func newDaemon(t *testing.T) (addr string) { return newDaemonOf(t, &fake{}) }
+
+func newDaemonOf(t *testing.T, f *fake) (addr string) {
 	t.Helper()
-	addr, stop, err := serve(t.TempDir())
+	addr, stop, err := serve(t.TempDir(), f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,10 +153,13 @@ func newDaemon(t *testing.T) (addr string) {
 }
 
 func TestListsAreAsTheyWere(t *testing.T) {
-	addr := newDaemon(t)
+	addr := newDaemonOf(t, &fake{wary: true, score: control.Score{
+		Name: "postcards", Version: "1.0.0", Hash: "cd34", State: "in force", Since: noon, Files: map[string]string{"score.hcl": postcards},
+	}})
 	commands := []string{
 		"members", "artifacts", "artifacts --all", "artifacts postcard/*", "promises", "promises --all", "roles",
-		"story", "story --since 24h", "events", "why package", "policy show",
+		"story", "story --since 24h", "events", "why package", "policy show", "policy diff testdata/score", "doctor", "graph",
+		"tag set shift=night a=",
 	}
 	for _, command := range commands {
 		for _, format := range formats {

@@ -1,41 +1,61 @@
 package main
 
 import (
-	"fmt"
+	"encoding/json"
 	"io"
-	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 
 	"meshd/agent/control"
 )
 
-const meterEvery = 100 * time.Millisecond
+const barWidth = 30
 
-// A meter shows progress on one line of a terminal, and nothing anywhere else. It is used from one goroutine.
+// A meter shows how far something has come: as a bar on a terminal, as lines of JSON on stdout with -o ndjson, and
+// not at all elsewhere. Its methods are called from one goroutine.
 type meter struct {
-	out   io.Writer
-	on    bool
-	now   func() time.Time
-	what  string
-	drawn time.Time // zero: nothing is on the line
+	what string
+	bars io.Writer     // a terminal, or nil
+	json *json.Encoder // or nil
+
+	all *mpb.Progress // nil before the first line
+	bar *mpb.Bar
 }
 
+func newMeter(a *app, what string) *meter {
+	m := &meter{what: escape(what)}
+	switch {
+	case a.format == "ndjson":
+		m.json = json.NewEncoder(a.stdout)
+	case a.errTTY:
+		m.bars = a.stderr
+	}
+	return m
+}
+
+// progress shows one line of progress. What can't be shown is not worth an error: the result follows.
 func (m *meter) progress(l control.Line) {
-	now := m.now()
-	if !m.on || now.Sub(m.drawn) < meterEvery {
+	if m.json != nil {
+		_ = m.json.Encode(l)
+	}
+	if m.bars == nil {
 		return
 	}
-	m.drawn = now
-	text := m.what + "  " + sizeText(l.DoneBytes)
-	if l.TotalBytes > 0 {
-		text += fmt.Sprintf(" of %s  %d%%", sizeText(l.TotalBytes), min(100, int64(100*float64(l.DoneBytes)/float64(l.TotalBytes))))
+	if m.all == nil {
+		m.all = mpb.New(mpb.WithOutput(m.bars), mpb.WithWidth(barWidth), mpb.WithAutoRefresh())
+		m.bar = m.all.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), mpb.BarRemoveOnComplete(),
+			mpb.PrependDecorators(decor.Name(m.what+"  "), decor.CountersKibiByte("% .1f of % .1f  ")),
+			mpb.AppendDecorators(decor.Percentage()))
 	}
-	fmt.Fprintf(m.out, "\r\x1b[K%s", text)
+	m.bar.SetTotal(max(l.TotalBytes, l.DoneBytes), false)
+	m.bar.SetCurrent(l.DoneBytes)
 }
 
-// clear takes the line away, so that what follows begins on a clean one.
+// clear takes the bar away, so that what follows begins on a clean line.
 func (m *meter) clear() {
-	if !m.drawn.IsZero() {
-		fmt.Fprint(m.out, "\r\x1b[K")
-		m.drawn = time.Time{}
+	if m.bar != nil {
+		m.bar.Abort(true)
+		m.all.Wait()
 	}
 }

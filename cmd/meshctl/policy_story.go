@@ -12,13 +12,15 @@ import (
 )
 
 func policyStoryCmd(a *app) *cobra.Command {
+	var d drawing
 	cmd := &cobra.Command{
 		Use:   "story [DIR]",
 		Short: "Tell a score as prose: who leaves what for whom",
 		Long: `Story tells the pipeline of the score in DIR from its text alone, without a daemon; with no DIR, of the score that
 this node plays. With -o json it is the graph: which role leaves which artifact for which role; "*" stands for every
-node, "" for nobody in this score.`,
+node, "" for nobody in this score. --dot and --mermaid draw that graph; meshctl graph draws the live mesh.`,
 		Example: `  meshctl policy story ./score
+  meshctl policy story ./score --mermaid
   meshctl policy story ./score -o json`,
 		Args: between(0, 1),
 	}
@@ -31,6 +33,10 @@ node, "" for nobody in this score.`,
 		if err != nil {
 			return fmt.Errorf("the score cannot be told before it is mended:\n%w", err)
 		}
+		if d.wanted() {
+			_, err := a.stdout.Write(d.draw(flows(p.Graph(), nil, nil)))
+			return err
+		}
 		if a.format == "json" || a.format == "ndjson" {
 			text, err := render(a, listing[edge]{}, edges(p))
 			if err == nil {
@@ -41,6 +47,7 @@ node, "" for nobody in this score.`,
 		_, err = fmt.Fprintln(a.stdout, strings.TrimRight(p.Story(), "\n"))
 		return err
 	})
+	d.flags(cmd)
 	return cmd
 }
 

@@ -20,7 +20,8 @@ func publishCmd(a *app) *cobra.Command {
 of NAME. Bytes, names, permissions and links inside the folder are kept; times and owners are not. What leaves the
 folder by a link, devices and setuid files are refused. When it returns, the artifact is durable and announced.
 
-It prints the artifact as meshctl artifacts does.`,
+It prints the artifact as meshctl artifacts does. A terminal shows how far it has come; with -o ndjson lines of
+type "progress" go before the artifact.`,
 		Example: `  meshctl publish app ./build
   meshctl publish app ./app.tgz --version 1.4.0
   meshctl publish app ./build -o json`,
@@ -30,7 +31,7 @@ It prints the artifact as meshctl artifacts does.`,
 		if _, err := os.Stat(args[1]); err != nil {
 			return err
 		}
-		m := &meter{out: a.stderr, on: a.errTTY, now: a.now, what: "publish " + escape(args[0])}
+		m := newMeter(a, "publish "+args[0])
 		var made control.Artifact
 		err := sendTree(args[1], nil, func(tar io.Reader) (err error) {
 			made, err = c.Publish(ctx, args[0], version, tar, m.progress)

@@ -11,7 +11,7 @@ func topicCmds() []*cobra.Command {
 			Long: `meshctl exits with
 
   0    it worked
-  1    it failed
+  1    it failed; meshctl doctor: there is a problem
   2    wrong usage: an unknown command or flag, a wrong argument, something not yet supported
   3    the daemon cannot be reached
   4    not found: no such artifact, promise or node
@@ -19,7 +19,8 @@ func topicCmds() []*cobra.Command {
   10   meshctl promises --check: a promise is not kept
   130  interrupted
 
-After an error stdout is empty, unless a stream had begun; the reason is on stderr.`,
+After an error stdout is empty, unless a stream had begun or the code is a verdict on what is shown (promises --check,
+doctor, policy check -o json, policy fmt --check); the reason is on stderr.`,
 		},
 		{
 			Use:   "environment",
@@ -44,7 +45,8 @@ Without any of them meshctl looks for /run/meshd/meshd.sock and for meshd.sock i
   -o name     names alone, one a line
 
 JSON fields are snake_case and only ever added. Times are RFC 3339 in UTC, durations are numbers that end in _seconds,
-sizes end in _bytes, lists are never null. Rows come sorted. -l key=value keeps items with that tag or field.`,
+sizes end in _bytes, lists are never null. publish and get write lines of type "progress" first with -o ndjson. Rows
+come sorted. -l key=value keeps items with that tag or field.`,
 		},
 	}
 }

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/disk"
+
+	"meshd/agent/control"
+	"meshd/mesh"
+	"meshd/mesh/catalog"
+	"meshd/policies"
+)
+
+// A vitals is what the doctor looks at, gathered at one moment.
+type vitals struct {
+	now      time.Time // wall time
+	name     string
+	dir      string // data folder
+	offline  bool
+	attached bool // a sync session with a peer is open
+	addr     string
+	addrs    []string             // advertised
+	nodes    []mesh.Node          // this one too, without the forgotten
+	told     map[string]time.Time // when nodes last said something, by their own clocks, by name
+
+	notBefore, notAfter time.Time // of the certificate
+	charterExpires      time.Time
+
+	forks           []string // names of the nodes with a forked log
+	scored          bool     // a score is in force
+	refused         string   // version of a newer score; "" for none
+	refusal         string   // why it was
+	ails            []ail    // promises that are not well
+	unwatched       int      // promises with a folder that could not be watched
+	freeBytes, size uint64   // of the disk of dir; size 0: it can't be asked
+	liars           []liar
+}
+
+// An ail is a promise that failed, drifted or is paused.
+type ail struct {
+	address, reason string
+	outcome         policies.Outcome
+	paused          bool
+}
+
+// A liar is a node that sent what is not true and is not asked for a while.
+type liar struct {
+	name, why string
+	until     time.Time
+}
+
+func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
+	a := d.a
+	v := vitals{
+		now: a.cfg.Wall(), name: a.name, dir: a.cfg.Node.Dir, offline: a.mesh.Offline(), attached: a.mesh.Attached(),
+		addr: a.mesh.Addr(), addrs: a.mesh.Advertised(), nodes: a.listed(), told: map[string]time.Time{},
+		charterExpires: a.mesh.Charter().Terms().Expires,
+	}
+	cert, ok := a.mesh.Catalog().Cert(a.mesh.Self())
+	if !ok {
+		cert = a.mesh.Cert()
+	}
+	v.notBefore, v.notAfter = cert.NotBefore, cert.NotAfter
+	names := d.names()
+	for _, r := range a.mesh.Catalog().Live(catalog.ScopeNodes, catalog.KindStatus, "") {
+		if name := names[r.Log.Origin]; r.Log.Origin != a.mesh.Self() && r.At.After(v.told[name]) {
+			v.told[name] = r.At
+		}
+	}
+	for _, f := range a.mesh.Catalog().Forks() {
+		if name := a.nameOf(f.A.Log.Origin); !slices.Contains(v.forks, name) {
+			v.forks = append(v.forks, name)
+		}
+	}
+	for _, b := range a.mesh.Stats().Swarm.Banned {
+		v.liars = append(v.liars, liar{a.nameOf(b.Node), b.Why, b.Until})
+	}
+	if w := a.view.Load(); w != nil {
+		v.scored = w.program != nil
+		if w.refused != nil && (w.inForce == nil || w.refused.compare(*w.inForce) > 0) {
+			v.refused, v.refusal = w.refused.Semver, w.refused.Problem
+		}
+	}
+	if u, err := disk.UsageWithContext(ctx, v.dir); err == nil {
+		v.freeBytes, v.size = u.Free, u.Total
+	}
+	err := a.loop.do(ctx, func() { a.loop.examine(&v) })
+	return v.troubles(), err
+}
+
+// examine adds what the loop knows.
+func (l *loop) examine(v *vitals) {
+	v.unwatched = len(l.watches.refused)
+	for _, in := range l.instances {
+		if in.paused || in.outcome == policies.Failed || in.outcome == policies.Drifted {
+			v.ails = append(v.ails, ail{string(in.p.Address), in.reason, in.outcome, in.paused})
+		}
+	}
+}

@@ -1,0 +1,3 @@
+score "small" {
+  version = "1.0.0"
+}
