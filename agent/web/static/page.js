@@ -1,15 +1,14 @@
 // Draws what /live tells. Names come from other nodes: they only ever become text.
 const $ = id => document.getElementById(id);
-const cells = 120;
 const words = {k: 'kept', r: 'repaired', w: 'waiting', d: 'drifted', '?': 'no word', f: 'failed'};
-const letters = 'krwd?f'; // how bad, rising
+const letters = 'krwd?f', cells = 120; // letters: how bad, rising
 const ranges = [{ms: 5e3, name: '10 min', half: '5 min'}, {ms: 6e4, name: '2 h', half: '1 h'}, {ms: 72e4, name: '24 h', half: '12 h'}];
 const storyMax = 400, groupsMax = 7; // shown at most
 const crowd = 20; // more nodes than this begin with trouble first
 const svgNS = 'http://www.w3.org/2000/svg';
 
 const mesh = {head: null, nodes: new Map(), order: [], artifacts: [], strips: new Map(), rows: new Map()};
-let skew = 0, heardAt = 0, range = 0, calls = 0;
+let skew = 0, heardAt = 0, said = 0, range = 0, calls = 0, source, first = true;
 
 // clean shows what would hide or turn text around: control characters, bidi overrides, zero widths.
 const clean = s => String(s ?? '').replace(/[\p{Cc}\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|[\u{e0000}-\u{e007f}]/gu,
@@ -19,8 +18,7 @@ const clean = s => String(s ?? '').replace(/[\p{Cc}\u00ad\u061c\u200b-\u200f\u20
 function el(tag, props, ...kids) {
   const e = document.createElement(tag);
   for (const [k, v] of Object.entries(props ?? {})) {
-    if (k === 'class') e.className = v;
-    else if (k === 'onclick') e.addEventListener('click', v);
+    if (k === 'onclick') e.addEventListener('click', v);
     else e.setAttribute(k, v);
   }
   e.append(...kids.flat().filter(k => k != null && k !== ''));
@@ -37,14 +35,11 @@ const now = () => Date.now() + skew;
 const clock = t => new Date(t).toLocaleTimeString([], {hour12: false});
 const day = t => new Date(t).toLocaleDateString() === new Date(now()).toLocaleDateString() ? clock(t) : new Date(t).toLocaleString([], {hour12: false});
 const count = (n, one, many = one + 's') => `${n.toLocaleString()} ${n === 1 ? one : many}`;
-function ago(t) {
-  const s = Math.max(0, Math.round((now() - t) / 1000));
-  return s < 100 ? `${s} s ago` : s < 6000 ? `${Math.round(s / 60)} min ago` : s < 172800 ? `${Math.round(s / 3600)} h ago` : `${Math.round(s / 86400)} days ago`;
-}
 function span(ms) {
-  const s = Math.round(ms / 1000);
-  return s < 100 ? `${s} s` : s < 6000 ? `${Math.round(s / 60)} min` : `${Math.round(s / 3600)} h`;
+  const s = Math.max(0, Math.round(ms / 1000));
+  return s < 100 ? `${s} s` : s < 6000 ? `${Math.round(s / 60)} min` : s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`;
 }
+const ago = t => span(now() - t) + ' ago';
 const agoTag = t => el('time', {'data-ago': t, datetime: new Date(t).toISOString()}, ago(t));
 function size(n) {
   for (const u of ['B', 'KiB', 'MiB', 'GiB']) { if (n < 1024 || u === 'GiB') return `${n < 10 && u !== 'B' ? n.toFixed(1) : Math.round(n)} ${u}`; n /= 1024; }
@@ -60,11 +55,8 @@ const roleClass = outcome => 't-' + (outcome === 'no word' ? 'noword' : outcome 
 function apply(c) {
   skew = c.head.now - Date.now();
   heardAt = Date.now();
-  if (c.whole) {
-    mesh.nodes.clear();
-    mesh.strips.clear();
-    $('items').replaceChildren();
-  }
+  if (c.whole) for (const old of [mesh.nodes, mesh.strips]) old.clear();
+  if (c.whole) $('items').replaceChildren();
   const before = mesh.head;
   mesh.head = c.head;
   for (const n of c.nodes ?? []) {
@@ -95,20 +87,18 @@ function applyStrip(s, i) {
     mesh.strips.set(id, all);
   }
   mesh.order.forEach((id, n) => {
-    const strip = mesh.strips.get(id)?.[i];
+    const strip = mesh.strips.get(id)?.[i], step = s.last - strip?.last;
     if (!strip) return;
-    const step = s.last - strip.last;
     if (step > 0) strip.text = (strip.text + ' '.repeat(Math.min(step, cells))).slice(-cells);
     strip.last = Math.max(strip.last, s.last);
     strip.text = strip.text.slice(0, cells - 2) + s.column[0][n] + s.column[1][n];
   });
 }
 
-let said = 0;
-function announce(text) { // at most one sentence in three seconds is read out
+// announce has one sentence in three seconds read out.
+function announce(text) {
   if (Date.now() - said < 3000) return;
-  said = Date.now();
-  $('said').textContent = text;
+  [said, $('said').textContent] = [Date.now(), text];
 }
 
 function drawHead(before) {
@@ -118,9 +108,8 @@ function drawHead(before) {
     $('whose').replaceChildren('as ', el('b', {}, bdi(h.node)), ` sees it, meshd ${clean(h.version)}`);
     document.title = `${clean(h.mesh)} as ${clean(h.node)} sees it`;
   }
-  const score = h.score ? [el('b', {}, 'Score ', bdi(h.score)), h.why ? ': ' : '', bdi(h.why)] : ['No score is in force.'];
-  const key = JSON.stringify([h.score, h.why]);
-  if ($('score').dataset.key !== key) { $('score').dataset.key = key; $('score').replaceChildren(...score); }
+  if (before && before.score === h.score && before.why === h.why) return;
+  $('score').replaceChildren(...h.score ? [el('b', {}, 'Score ', bdi(h.score)), h.why ? ': ' : '', bdi(h.why)] : ['No score is in force.']);
 }
 
 function tick() {
@@ -194,7 +183,7 @@ function arrange() {
   let list = mesh.order.map(id => mesh.nodes.get(id)).filter(Boolean);
   if ($('worst').checked) list = list.map((n, i) => [n, i]).sort((a, b) => letters.indexOf(stateOf(b[0])) - letters.indexOf(stateOf(a[0])) || a[1] - b[1]).map(x => x[0]);
   const focused = document.activeElement;
-  let shown = 0, prev = null;
+  let shown = 0, prev;
   for (const n of list) {
     let parts = mesh.rows.get(n.id);
     if (!parts) mesh.rows.set(n.id, parts = makeRow(n.id));
@@ -250,8 +239,7 @@ function drawStrips() {
     parts.drawn = range + text;
     const paths = {}, sums = {};
     runs(text, (s, at, n) => {
-      const [y, h] = shapes[s];
-      paths[s] = (paths[s] ?? '') + `M${at} ${y}h${n}v${h}h-${n}z`;
+      paths[s] = (paths[s] ?? '') + `M${at} ${shapes[s][0]}h${n}v${shapes[s][1]}h-${n}z`;
       sums[s] = (sums[s] ?? 0) + n;
     });
     parts.strip.replaceChildren(svg('path', {class: 'base', d: `M0 21h${cells}v1h-${cells}z`}), ...Object.entries(paths).map(([s, d]) => svg('path', {class: classOf(s), d})));
@@ -292,6 +280,7 @@ function groups() {
   const rolesOf = name => byName.get(name)?.roles.join(', ') || (byName.has(name) ? 'no role' : 'not listed here');
   const all = new Map(), ofName = new Map();
   for (const a of mesh.artifacts) {
+    if (a.name === 'score') continue; // it goes to everybody; the head of the page tells it
     const slash = a.name.indexOf('/'), stem = slash > 0 ? a.name.slice(0, slash) + '/*' : a.name;
     const maker = rolesOf(a.publisher), key = JSON.stringify([stem, maker]);
     const g = all.get(key) ?? {key, stem, maker, makers: new Set(), wants: new Map(), items: [], have: 0, want: 0, of: new Set(), depth: 0};
@@ -318,7 +307,7 @@ function drawFlow() {
   const box = $('flow-draw');
   if (box.dataset.key === key) return;
   box.dataset.key = key;
-  const kept = document.activeElement?.dataset?.group;
+  const kept = document.activeElement?.dataset.group;
   const W = [150, 212], H = [52, 76], gapX = 44, gapY = 12;
   const left = col => Math.floor((col + 1) / 2) * (W[0] + gapX) + Math.floor(col / 2) * (W[1] + gapX);
   const cols = new Map(), edges = [];
@@ -352,7 +341,7 @@ function drawFlow() {
     for (const b of m.values()) {
       b.x = left(c);
       b.y = m.size > 1 ? i * Math.min(step, 1.6 * (h + gapY)) + (tall - h - (m.size - 1) * Math.min(step, 1.6 * (h + gapY))) / 2 : (tall - h) / 2;
-      b.w = W[c % 2]; b.h = h;
+      [b.w, b.h] = [W[c % 2], h];
       i++;
       drawn.push(boxOf(b));
     }
@@ -363,9 +352,8 @@ function drawFlow() {
     const x1 = a.x + a.w, y1 = a.y + a.h / 2, x2 = b.x - 7, y2 = b.y + b.h / 2, m = (x1 + x2) / 2;
     lines.append(svg('path', {d: `M${x1} ${y1}C${m} ${y1} ${m} ${y2} ${x2} ${y2}`}), svg('path', {class: 'tip', d: `M${x2 + 6} ${y2}l-8 -4v8z`}));
   }
-  box.style.height = tall + 'px';
-  box.style.width = wide + 'px';
-  box.replaceChildren(lines, ...(list.length ? drawn : [el('p', {class: 'quiet'}, 'No artifact is offered yet.')]));
+  [box.style.height, box.style.width] = [tall + 'px', wide + 'px'];
+  box.replaceChildren(lines, ...(list.length ? drawn : [el('p', {class: 'quiet'}, 'No node offers an artifact yet.')]));
   if (kept) [...box.querySelectorAll('[data-group]')].find(e => e.dataset.group === kept)?.focus({preventScroll: true});
 }
 
@@ -375,7 +363,7 @@ function boxOf(b) {
   else if (b.role !== undefined) e = el('div', {class: 'box role', title: [...b.nodes].map(clean).join('\n')}, el('b', {}, bdi(b.role)), el('small', {}, count(b.nodes.size, 'node')));
   else {
     const g = b.group, newest = g.items.reduce((x, y) => (x.published_at ?? '') > (y.published_at ?? '') ? x : y), one = g.items.length === 1;
-    const have = !g.want ? 'nobody wants it yet' : `${g.have.toLocaleString()} of ${g.want.toLocaleString()} have it`;
+    const have = !g.want ? 'nobody wants it' : `${g.have.toLocaleString()} of ${g.want.toLocaleString()} have it`;
     e = el('button', {class: 'box art', type: 'button', 'data-group': g.key, onclick: () => one ? openWhy(g.items[0].name) : openGroup(g)},
       el('b', {}, bdi(one ? g.items[0].name : g.stem)),
       el('small', {}, one ? `version ${clean(g.items[0].version)}, ${size(g.items[0].size_bytes)}` : `${count(g.items.length, 'artifact')}, ${size(g.items.reduce((n, a) => n + a.size_bytes, 0))}`),
@@ -457,15 +445,14 @@ function openNode(id) {
 }
 
 function fromHash() {
-  const [what, subject] = location.hash.slice(1).split('=', 2).map(s => { try { return decodeURIComponent(s); } catch { return ''; } });
+  const [what, subject] = new URLSearchParams(location.hash.slice(1)).entries().next().value ?? [];
   if (what === 'why' && subject) openWhy(subject);
   if (what === 'node') for (const n of mesh.nodes.values()) if (n.name === subject) return openNode(n.id);
 }
 
 // ---- hands ----
 function setRange(i) {
-  range = i;
-  document.querySelectorAll('[name=range]')[i].checked = true;
+  document.querySelectorAll('[name=range]')[range = i].checked = true;
   put($('axis-from'), ranges[i].name + ' ago');
   put($('axis-mid'), ranges[i].half);
   drawStrips();
@@ -477,15 +464,15 @@ const keys = {
   n: () => ($('rows').querySelector('.open[tabindex="0"]') ?? $('nodes')).focus(), s: () => ($('items').querySelector('.open[tabindex="0"]') ?? $('story')).focus(), f: () => $('flow-scroll').focus(),
 };
 document.addEventListener('keydown', e => {
-  if (e.ctrlKey || e.metaKey || e.altKey || document.querySelector('dialog[open]') || !$('keys-on').checked) return;
-  if (e.target.matches('input[type=search]')) { if (e.key === 'Escape') { $('filter').value = ''; arrange(); } return; }
-  if (!keys[e.key]) return;
+  if (e.target === $('filter')) { if (e.key === 'Escape') { $('filter').value = ''; arrange(); } return; }
+  if (!keys[e.key] || e.ctrlKey || e.metaKey || e.altKey || document.querySelector('dialog[open]') || !$('keys-on').checked) return;
   e.preventDefault();
   keys[e.key]();
 });
-$('rows').addEventListener('keydown', e => walk(e, $('rows'), '.row:not([hidden]) .open'));
-$('items').addEventListener('keydown', e => walk(e, $('items'), '.open'));
-for (const id of ['rows', 'items']) $(id).addEventListener('focusin', () => rove($(id), id === 'rows' ? '.row:not([hidden]) .open' : '.open'));
+for (const [id, which] of [['rows', '.row:not([hidden]) .open'], ['items', '.open']]) {
+  $(id).addEventListener('keydown', e => walk(e, $(id), which));
+  $(id).addEventListener('focusin', () => rove($(id), which));
+}
 $('filter').addEventListener('input', arrange);
 $('worst').addEventListener('change', arrange);
 document.querySelectorAll('[name=range]').forEach((r, i) => r.addEventListener('change', () => setRange(i)));
@@ -497,7 +484,6 @@ for (const d of ['panel', 'help']) {
 $('panel').addEventListener('close', () => { calls++; history.replaceState(null, '', location.pathname); });
 addEventListener('hashchange', fromHash);
 
-let source, first = true;
 function connect() {
   source = new EventSource('/live');
   source.addEventListener('change', e => {
