@@ -213,7 +213,7 @@ environment (--data-dir is MESHD_DATA_DIR; lists with commas), else from the fil
 the default. --origin says which.`,
 		Example: `  meshd config show
   meshd config show --origin
-  meshd config show --origin --config /etc/meshd/meshd.hcl`,
+  MESHD_LISTEN=127.0.0.1:0 meshd config show --origin --log-level warn`,
 	}
 	node := &options{}
 	node.flags(show.Flags())
