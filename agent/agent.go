@@ -42,6 +42,9 @@ type Config struct {
 	DoorGroup string       // a group that may ask besides root and this user; optional
 	Exe       string       // this program, for guests of kind process
 
+	// Containers gives the engine of a kind, for guests in containers; optional.
+	Containers func(kind string) (promise.Containers, error)
+
 	// Builtin gathers the built-in facts; nil for those of this machine.
 	Builtin func(ctx context.Context, workDir string) map[string]cty.Value
 
@@ -140,7 +143,7 @@ func (a *Agent) open() error {
 	a.supply = newSupply(a, a.store.Shelf("placed"))
 	a.site = promise.Site{
 		Host: cfg.Host, Mesh: a.supply, Memory: a.memory, Work: cfg.WorkDir, Data: cfg.Node.Dir, Exe: cfg.Exe,
-		Wall: cfg.Wall, Log: logWriter{cfg.Log},
+		Node: a.mesh.Self().String(), Addrs: a.mesh.Advertised, Containers: cfg.Containers, Wall: cfg.Wall, Log: logWriter{cfg.Log},
 	}
 	a.loop = newLoop(a)
 	if a.forgotten, err = openForgotten(a.memory); err != nil {

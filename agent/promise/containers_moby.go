@@ -5,10 +5,12 @@ package promise
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path"
@@ -339,7 +341,18 @@ func (m *moby) Gateway(ctx context.Context) (string, error) {
 			return c.Gateway.String(), nil
 		}
 	}
-	return "", fmt.Errorf("look at network %s: it has no gateway", name)
+	// An engine that was given its bridge's address tells no gateway: ask the bridge.
+	bridge, err := net.InterfaceByName(cmp.Or(n.Network.Options["com.docker.network.bridge.name"], "docker0"))
+	if err != nil {
+		return "", fmt.Errorf("look at network %s: it has no gateway on this machine: %w", name, err)
+	}
+	addrs, err := bridge.Addrs()
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil {
+			return ip.IP.String(), nil
+		}
+	}
+	return "", errors.Join(err, fmt.Errorf("look at network %s: its bridge %s has no IPv4 address", name, bridge.Name))
 }
 
 func (m *moby) Watch(labels map[string]string, changed func()) (stop func()) {

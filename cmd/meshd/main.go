@@ -103,7 +103,7 @@ First start needs one of
 	}
 	root.Flags().AddFlagSet(start.Flags())
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
-	root.AddCommand(start, initCommand(), configCommand(), demoCommand(), versionCommand())
+	root.AddCommand(start, initCommand(), configCommand(), demoCommand(), imageCommand(), versionCommand())
 	return root
 }
 

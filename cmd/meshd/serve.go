@@ -33,6 +33,8 @@ func (s *service) serve(ctx context.Context, node *agent.Node, tags map[string]s
 		return err
 	}
 	defer func() { _ = host.Close() }()
+	engines := promise.NewEngines()
+	defer func() { _ = engines.Close() }()
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -46,7 +48,7 @@ func (s *service) serve(ctx context.Context, node *agent.Node, tags map[string]s
 	}
 	cfg := agent.Config{
 		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Once: s.once,
-		Network: link.Real, Host: host, DoorGroup: s.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: s.log, Version: version,
+		Network: link.Real, Host: host, Containers: engines.Containers, DoorGroup: s.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: s.log, Version: version,
 		Notify: s.notify, Watchdog: watchdog(),
 	}
 	a, err := s.open(cfg)

@@ -28,7 +28,11 @@ func (d *demo) cleanUp() error {
 			doors = append(doors, c)
 		}
 	}
-	return errors.Join(append(errs, End(ctx, d.dir, doors), os.RemoveAll(d.dir))...)
+	errs = append(errs, End(ctx, d.dir, doors))
+	if d.boxed != nil {
+		errs = append(errs, d.boxed.remove())
+	}
+	return errors.Join(append(errs, os.RemoveAll(d.dir))...)
 }
 
 // End ends all that nodes with data folders below dir keep running: guests, which say at their doors who

@@ -23,6 +23,7 @@ type Options struct {
 	Exe    string    // the meshd program
 	Keep   bool      // leave nodes and folder
 	Output string    // "text" or "ndjson"
+	Docker bool      // the children live in containers; Exe is linked statically
 	Out    io.Writer // where the story goes
 }
 
@@ -43,17 +44,49 @@ type demo struct {
 	parent *Process
 	host   *control.Client
 	step   string
+
+	steps []step
+	boxed *boxed // the containers of a demo with Docker
+}
+
+// A step is one act of the play.
+type step struct {
+	name string
+	play func(context.Context) error
+}
+
+// plain are the steps with children in processes.
+func (d *demo) plain() []step {
+	return []step{
+		{"start a mesh of one", d.start},
+		{"the parent spawns children, each signs a postcard, the parent ties them", d.pipeline},
+		{"edit one job slip", d.edit},
+		{"kill a child", d.kill},
+		{"cut a child off", d.cutOff},
+		{"damage a result", d.damage},
+		{"the mesh as it stands", d.show},
+	}
 }
 
 // Run plays the postcard pipeline with faults and checks every final state. The error names the step.
 // Unless Keep, nothing is left: no process, no file.
 func Run(ctx context.Context, o Options) (err error) {
 	d := &demo{Options: o, began: time.Now()}
+	d.steps = d.plain()
+	if o.Docker {
+		if err := d.openDocker(); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, d.boxed.engines.Close()) }()
+	}
 	if d.dir, err = os.MkdirTemp("", "meshd-demo-"); err != nil {
 		return err
 	}
 	defer func() {
 		if d.Keep && err == nil {
+			if d.boxed != nil {
+				d.tell("kept", "the containers run on, kept by pid %d; take them away with: kill %d; docker rm -f $(docker ps -aq --filter label=%s); docker volume prune --filter label=%s; docker rmi %s", d.parent.PID(), d.parent.PID(), d.boxed.filter(), d.boxed.filter(), d.boxed.image)
+			}
 			d.tell("kept", "the nodes run on in %s; talk to them with meshctl --data-dir %s members; end them with: kill $(pgrep -f %s)", d.dir, d.path("host"), d.dir)
 			return
 		}
@@ -62,18 +95,7 @@ func Run(ctx context.Context, o Options) (err error) {
 			d.tell("done", "everything held, and nothing is left behind; it took %.1f s", time.Since(d.began).Seconds())
 		}
 	}()
-	for _, s := range []struct {
-		name string
-		play func(context.Context) error
-	}{
-		{"start a mesh of one", d.start},
-		{"the parent spawns children, each signs a postcard, the parent ties them", d.pipeline},
-		{"edit one job slip", d.edit},
-		{"kill a child", d.kill},
-		{"cut a child off", d.cutOff},
-		{"damage a result", d.damage},
-		{"the mesh as it stands", d.show},
-	} {
+	for _, s := range d.steps {
 		d.step = s.name
 		d.tell("step", "%s", s.name)
 		stepCtx, cancel := context.WithTimeout(ctx, stepTime)
@@ -144,8 +166,12 @@ func (d *demo) start(ctx context.Context) error {
 	if err := Command(ctx, d.Exe, "init", "--data-dir", d.path("host"), "--name", "host", "--tag", "kind=parent"); err != nil {
 		return err
 	}
+	listen := "127.0.0.1:0"
+	if d.boxed != nil {
+		listen = d.boxed.gateway + ":0"
+	}
 	var err error
-	if d.parent, err = Start(d.Exe, d.path("host.log"), "run", "--data-dir", d.path("host"), "--listen", "127.0.0.1:0"); err != nil {
+	if d.parent, err = Start(d.Exe, d.path("host.log"), "run", "--data-dir", d.path("host"), "--listen", listen); err != nil {
 		return err
 	}
 	if d.host, err = control.NewClient("", d.path("host")); err != nil {
@@ -156,6 +182,11 @@ func (d *demo) start(ctx context.Context) error {
 	}
 	if err := os.CopyFS(d.path("score"), examples.Postcards); err != nil {
 		return err
+	}
+	if d.boxed != nil {
+		if err := d.boxScore(ctx); err != nil {
+			return err
+		}
 	}
 	s, err := PublishScore(ctx, d.host, d.path("score", "postcards"))
 	if err != nil {
