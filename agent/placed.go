@@ -59,6 +59,22 @@ func (s *supply) find(root artifact.Digest) *offered {
 	return s.index.find(root)
 }
 
+// pullAndPlace fetches what placing finds damaged, all of it at once: a manifest first tells what it is made of.
+func (s *supply) pullAndPlace(ctx context.Context, ref artifact.Ref, o store.PlaceOptions) (err error) {
+	for range 4 { // whole, or damage found in the root block, a part, the data
+		if err := s.pull(ctx, ref); err != nil {
+			return err
+		}
+		if err = s.a.store.Place(ctx, ref.Root, o); !errors.Is(err, store.ErrMissing) {
+			return err
+		}
+		if err := s.a.store.Reread(ctx, ref.Root); err != nil && !errors.Is(err, store.ErrMissing) {
+			return err
+		}
+	}
+	return err
+}
+
 // Fetch pulls and places.
 func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
 	root, o, err := s.placeOptions(p)
@@ -69,10 +85,7 @@ func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
 	if of == nil {
 		return &promise.WaitingError{For: fmt.Sprintf("artifact %s: it was withdrawn just now", p.Artifact.Name)}
 	}
-	if err := s.pull(ctx, of.ref); err != nil {
-		return err
-	}
-	if err := s.a.store.Place(ctx, root, o); err != nil {
+	if err := s.pullAndPlace(ctx, of.ref, o); err != nil {
 		return err
 	}
 	m, err := s.a.store.Manifest(root)

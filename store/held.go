@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -154,6 +155,35 @@ func (s *Store) Chunks(root artifact.Digest) ([]artifact.Chunk, error) {
 		add(e.Chunks...)
 	}
 	return out, nil
+}
+
+// Reread reads all bytes of root that are held, so that whatever the disk damaged is forgotten at once and
+// comes back in one pull. It wraps ErrMissing when some are not held, or not any more.
+func (s *Store) Reread(ctx context.Context, root artifact.Digest) error {
+	chunks, err := s.Chunks(root)
+	if err != nil {
+		return err
+	}
+	var buf []byte
+	missing := 0
+	for _, c := range chunks {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		b, err := s.Read(c.ID, buf)
+		switch {
+		case errors.Is(err, ErrMissing):
+			missing++
+		case err != nil:
+			return err
+		default:
+			buf = b
+		}
+	}
+	if missing > 0 {
+		return fmt.Errorf("reread %s: %d of %d chunks: %w", root.Short(), missing, len(chunks), ErrMissing)
+	}
+	return nil
 }
 
 // Roots returns the roots of all artifacts that were added or that Has found complete, sorted. Bytes

@@ -349,3 +349,32 @@ func collect(t testing.TB, s *Store, keep []artifact.Digest, n int) {
 		}))
 	}
 }
+
+func TestRereadForgetsAllDamageAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, filepath.Join(dir, "data"))
+	must(t, os.WriteFile(filepath.Join(dir, "blob"), noise(1<<20, 1), 0o644))
+	ref, err := s.Add(t.Context(), AddOptions{Path: filepath.Join(dir, "blob")})
+	must(t, err)
+	must(t, s.Reread(t.Context(), ref.Root))
+	m, err := s.Manifest(ref.Root)
+	must(t, err)
+	pack := filepath.Join(dir, "data", "packs", "00000001.pack")
+	raw, err := os.ReadFile(pack)
+	must(t, err)
+	chunks := m.Entries[0].Chunks
+	for _, c := range chunks {
+		b, err := s.Read(c.ID, nil)
+		must(t, err)
+		raw[bytes.Index(raw, b)] ^= 1
+	}
+	must(t, os.WriteFile(pack, raw, 0o600))
+	if err := s.Reread(t.Context(), ref.Root); !errors.Is(err, ErrMissing) {
+		t.Fatalf("reread of damaged bytes: %v", err)
+	}
+	missing, err := s.Missing(chunks)
+	must(t, err)
+	if len(missing) != len(chunks) || len(chunks) < 4 {
+		t.Errorf("%d of %d damaged chunks are forgotten", len(missing), len(chunks))
+	}
+}
