@@ -94,8 +94,13 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 func (l *loop) examine(v *vitals) {
 	v.unwatched = len(l.watches.refused)
 	for _, in := range l.instances {
-		if in.paused || in.outcome == policies.Failed || in.outcome == policies.Drifted {
-			v.ails = append(v.ails, ail{string(in.p.Address), in.reason, in.outcome, in.paused})
+		until, reason := l.pauses.of(in.p.Address, v.now), in.reason
+		paused := !until.IsZero()
+		if paused && !in.paused {
+			reason = pausedText(until, "") // it has not been looked at since
+		}
+		if paused || in.outcome == policies.Failed || in.outcome == policies.Drifted {
+			v.ails = append(v.ails, ail{string(in.p.Address), reason, in.outcome, paused})
 		}
 	}
 }

@@ -89,6 +89,10 @@ func TestAPauseOfAllEndsWhenToldTo(t *testing.T) {
 		if err := d.Pause(f.t.Context(), "", time.Hour); err != nil {
 			t.Fatal(err)
 		}
+		troubles, err := d.Doctor(f.t.Context()) // the clock, which a bubble sets to the year 2000, and both promises
+		if err != nil || len(troubles) != 3 || !strings.HasPrefix(troubles[1].Text, "paused until") {
+			t.Errorf("right after, the doctor says %v, %v", troubles, err)
+		}
 		if err := os.Remove(filepath.Join(m.agent.cfg.WorkDir, "note.txt")); err != nil {
 			t.Fatal(err)
 		}
