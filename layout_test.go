@@ -40,7 +40,7 @@ var edges = map[string][]string{
 	"deploy/demo":       {"agent/control", "agent/promise", "policies/examples"},
 	"deploy/lab":        {"deploy/demo", "agent/control", "policies/examples"},
 	"cmd/meshctl":       {"agent/control", "policies", "roles"},
-	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "agent/web", "mesh/link", "deploy/demo"},
+	"cmd/meshd":         {"agent", "agent/control", "agent/promise", "agent/web", "mesh/id", "mesh/link", "deploy/demo"},
 }
 
 func TestImportsFollowTheLayout(t *testing.T) {

@@ -7,14 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"meshd/agent/control"
-	"meshd/agent/promise"
-	"meshd/mesh"
-	"meshd/mesh/catalog"
-	"meshd/mesh/link"
-	"meshd/policies"
-	"meshd/roles"
-	"meshd/store"
 	"net"
 	"os"
 	"path/filepath"
@@ -23,6 +15,15 @@ import (
 	"time"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"meshd/agent/control"
+	"meshd/agent/promise"
+	"meshd/mesh"
+	"meshd/mesh/catalog"
+	"meshd/mesh/link"
+	"meshd/policies"
+	"meshd/roles"
+	"meshd/store"
 )
 
 // Config is what an Agent is made of. All fields without "optional" are required.
@@ -191,6 +192,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	part(a.supply.tell)
 	part(a.keepCopies)
 	part(a.renew)
+	part(a.collect)
 	part(a.tellManager)
 	if a.cfg.Once {
 		part(func(ctx context.Context) error { return a.once(ctx, cancel) })

@@ -116,7 +116,7 @@ func (s *supply) place(w promise.Wish, best map[string]offered) ([]promise.Place
 		}
 		at[path] = o.ref.Name
 		out = append(out, promise.Placement{
-			Promise: w.Promise, Artifact: o.cause(), Root: o.ref.Root.String(), Path: path, Mode: w.Mode, Owner: w.Owner, Adopt: w.Adopt,
+			Promise: w.Promise, Artifact: o.cause(), Root: o.ref.Root.String(), Path: path, Mode: w.Mode, Owner: w.Owner, Adopt: w.Adopt, Keep: w.Keep,
 		})
 	}
 	slices.SortFunc(out, func(x, y promise.Placement) int { return strings.Compare(x.Path, y.Path) })

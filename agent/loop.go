@@ -187,8 +187,8 @@ func earlier(a, b time.Time) time.Time {
 // wake marks an instance for a look and remembers the heaviest cause.
 func (l *loop) wake(in *instance, c Cause) {
 	in.dirty = true
-	if c.weight() > in.cause.weight() {
-		in.cause = c
+	if c.weight() >= in.cause.weight() {
+		in.cause = c // of equals the last: it was the one still missing
 	}
 	l.enqueue(in)
 }

@@ -136,9 +136,7 @@ func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(co
 	if best == nil {
 		return control.Errorf(control.NotFound, "nobody who may publishes %q; meshctl artifacts lists what is offered", ref)
 	}
-	if err := d.a.store.Expect(best.ref.Root); err != nil {
-		return err
-	}
+	defer d.a.supply.startPull(best.ref.Root)()
 	report := func(done, total int64) {
 		if progress != nil {
 			progress(control.Line{Type: control.LineProgress, DoneBytes: done, TotalBytes: total})

@@ -102,7 +102,7 @@ func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
 	return s.remember(p.Promise, placement{
 		Name: of.ref.Name, Path: p.Path, Root: p.Root, Tree: of.ref.Tree.String(),
 		Counter: of.ref.Version.Counter, Epoch: of.ref.Version.Epoch, By: of.ref.Version.By.String(),
-	})
+	}, p.Keep)
 }
 
 // A placement is what this node put in place for a promise. Written after the bytes were.
@@ -110,21 +110,36 @@ type placement struct {
 	Name, Path, Root, Tree string
 	Counter, Epoch         uint64
 	By                     string
+	Before                 []string // roots that lay there earlier, newest first: what a rollback needs
 }
 
 func (s *supply) placements(p string) []placement {
 	_, values, err := s.placed.Scan([]byte(p), append([]byte(p), 0), 1)
-	if err != nil || len(values) == 0 || first(values[0]) != placedV1 {
+	if err != nil || len(values) == 0 {
 		return nil
 	}
+	return decodePlacements(values[0])
+}
+
+// decodePlacements reads what write wrote; nothing of a version that this program does not know.
+func decodePlacements(b []byte) []placement {
 	var out []placement
-	if json.Unmarshal(values[0][1:], &out) != nil {
+	if first(b) != placedV1 || json.Unmarshal(b[1:], &out) != nil {
 		return nil
 	}
 	return out
 }
 
-func (s *supply) remember(p string, now placement) error {
+// remember notes what lies at a path now, and as many earlier ones as are kept.
+func (s *supply) remember(p string, now placement, keep int) error {
+	for _, old := range s.placements(p) {
+		if old.Path == now.Path && old.Root != now.Root {
+			now.Before = append([]string{old.Root}, old.Before...)
+		} else if old.Path == now.Path {
+			now.Before = old.Before
+		}
+	}
+	now.Before = now.Before[:min(len(now.Before), max(keep-1, 0))]
 	list := slices.DeleteFunc(s.placements(p), func(o placement) bool { return o.Path == now.Path })
 	return s.write(p, append(list, now))
 }

@@ -193,13 +193,13 @@ func TestAFaultyOrOlderScoreIsRefusedAndTheLastGoodOnePlaysOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.until("it is refused", time.Minute, func() (bool, string) {
-			s, err := door{m.agent}.Score(t.Context())
+			s, err := door{m.agent}.Score(f.t.Context())
 			return err == nil && strings.Contains(s.Problem, "3.0.0"), s.Problem
 		})
 		f.halt(m, false)
 		f.start(m)
 		f.waitGood(m, "p.command.pack")
-		s, err := door{m.agent}.Score(t.Context())
+		s, err := door{m.agent}.Score(f.t.Context())
 		if err != nil || s.Version != "1.0.0" || s.State != stateInForce || !strings.Contains(s.Problem, "3.0.0") {
 			t.Errorf("after a restart: version %s, %s, problem %q, %v", s.Version, s.State, s.Problem, err)
 		}
@@ -265,7 +265,7 @@ part "q" {
 		if why := f.waitOutcome(m, "q.file.y", "waiting"); !strings.Contains(why, "fact.rack") {
 			t.Errorf("it waits for %q", why)
 		}
-		list, err := door{m.agent}.Roles(t.Context())
+		list, err := door{m.agent}.Roles(f.t.Context())
 		if err != nil || len(list) != 1 || !list[0].Unknown {
 			t.Errorf("roles: %+v, %v", list, err)
 		}

@@ -39,12 +39,13 @@ type supply struct {
 
 	publishing sync.Mutex // one version at a time: counters are read and written
 
-	mu     sync.Mutex
-	runs   map[policies.Address]runInfo  // what the loop said of each run
-	causes map[policies.Address]Cause    // what the last repair of a want came from
-	toTell map[string]catalog.PlacedBody // by artifact name: what of this node's wants is not told yet
-	told   map[string]catalog.PlacedBody
-	news   chan struct{} // capacity 1: toTell has something
+	mu      sync.Mutex
+	runs    map[policies.Address]runInfo  // what the loop said of each run
+	causes  map[policies.Address]Cause    // what the last repair of a want came from
+	pulling map[artifact.Digest]int       // roots on their way here
+	toTell  map[string]catalog.PlacedBody // by artifact name: what of this node's wants is not told yet
+	told    map[string]catalog.PlacedBody
+	news    chan struct{} // capacity 1: toTell has something
 }
 
 // runInfo is what a keeper's run was started for.
@@ -56,7 +57,7 @@ type runInfo struct {
 func newSupply(a *Agent, shelf Shelf) *supply {
 	return &supply{
 		a: a, index: offerIndex{catalog: a.mesh.Catalog()}, placed: shelf, runs: map[policies.Address]runInfo{}, causes: map[policies.Address]Cause{},
-		told: map[string]catalog.PlacedBody{}, toTell: map[string]catalog.PlacedBody{}, news: make(chan struct{}, 1),
+		told: map[string]catalog.PlacedBody{}, toTell: map[string]catalog.PlacedBody{}, pulling: map[artifact.Digest]int{}, news: make(chan struct{}, 1),
 	}
 }
 
@@ -194,7 +195,6 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 	shown := cmp.Or(semver, strconv.FormatUint(counter, 10))
 	entry := s.a.journal.append(Entry{
 		At: s.a.cfg.Wall(), Kind: aboutArtifact, Subject: name + "@" + shown, Outcome: "published", Cause: cause,
-		Text: "published by " + s.a.name,
 	})
 	// Record and bytes become durable side by side, both before the advert.
 	told := make(chan error, 1)
@@ -277,6 +277,10 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	if has, err := s.a.store.Has(ref.Root); err != nil || has {
 		return err
 	}
+	if err := s.a.room(ref.SizeBytes); err != nil {
+		return err
+	}
+	defer s.startPull(ref.Root)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	expected := make(chan error, 1) // the first bytes are on their way before that is durable

@@ -92,7 +92,7 @@ func (t *tender) look(ctx context.Context) {
 		return
 	}
 	now := time.Now()
-	alive := m.Alive()
+	alive, _ := m.inRing()
 	delete(alive, m.self)
 
 	// Neighbours: everybody in a small ring, the best ranked of a large one.
@@ -327,16 +327,31 @@ func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
 // heardHint is called for each user event: somebody has news that no session brought.
 func (m *Mesh) heardHint([]byte) { m.tendSoon() }
 
-// Alive returns this node and the ring members that are alive. One that was revoked is not: the ring takes
-// some seconds to miss it.
+// Alive returns this node and all that it can talk to: ring members that are alive, and peers in session
+// that the ring has not given up.
 func (m *Mesh) Alive() map[id.Node]bool {
-	alive := map[id.Node]bool{m.self: true}
-	for _, member := range m.ring.Members() {
-		if member.Status == ring.Alive && m.known(member.ID) {
-			alive[member.ID] = true
+	alive, gone := m.inRing()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n := range m.sessions {
+		if !gone[n] {
+			alive[n] = true
 		}
 	}
 	return alive
+}
+
+// inRing returns this node and the ring members that are alive, and those that left or failed.
+func (m *Mesh) inRing() (alive, gone map[id.Node]bool) {
+	alive, gone = map[id.Node]bool{m.self: true}, map[id.Node]bool{}
+	for _, member := range m.ring.Members() {
+		if member.Status == ring.Alive {
+			alive[member.ID] = true
+		} else if member.ID != m.self {
+			gone[member.ID] = true
+		}
+	}
+	return alive, gone
 }
 
 func keys(set map[id.Node]bool) []id.Node {

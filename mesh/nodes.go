@@ -45,6 +45,7 @@ func (m *Mesh) Nodes() []Node {
 	for _, member := range m.ring.Members() {
 		ringOf[member.ID] = member
 	}
+	alive := m.Alive()
 	seen := map[id.Node]time.Time{}
 	for _, p := range m.link.Peers() {
 		seen[p.ID] = p.LastSeen
@@ -68,6 +69,9 @@ func (m *Mesh) Nodes() []Node {
 		}
 		if node.Self {
 			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.link.Advertised(), m.cfg.Wall()
+		}
+		if _, inRing := ringOf[n]; !inRing && alive[n] {
+			node.Status = string(ring.Alive) // in session, and about to be in the ring
 		}
 		node.Alive = node.Status == string(ring.Alive)
 		if node.Alive {

@@ -1,0 +1,101 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/shirou/gopsutil/v4/disk"
+
+	"meshd/store/artifact"
+)
+
+const (
+	collectEvery = 10 * time.Minute
+	floorShare   = 50        // new pulls are refused below 1/50 of the disk,
+	floorBytes   = 256 << 20 // but never for want of more than this
+)
+
+// collect forgets, now and then, what nobody keeps here, so that a node that has run for years is no larger
+// than what it plays. It never touches what is offered, placed, kept for rollback, copied, or on its way.
+func (a *Agent) collect(ctx context.Context) error {
+	ticker := time.NewTicker(collectEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if err := a.collectOnce(ctx); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("what nobody keeps can't be collected now", "error", err)
+		}
+	}
+}
+
+func (a *Agent) collectOnce(ctx context.Context) error {
+	placed, err := a.supply.placedRoots()
+	if err != nil {
+		return err
+	}
+	return a.store.Collect(ctx, func(root artifact.Digest) bool {
+		if placed[root] || a.supply.isPulling(root) {
+			return true
+		}
+		o := a.supply.index.find(root)
+		return o != nil && (o.ref.Version.By == a.mesh.Self() || o.ref.Name == scoreName || a.isCopy(*o))
+	})
+}
+
+// placedRoots is what this node's wants have in place, and what they keep to go back to.
+func (s *supply) placedRoots() (map[artifact.Digest]bool, error) {
+	_, values, err := s.placed.Scan(nil, nil, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read what is placed: %w", err)
+	}
+	out := map[artifact.Digest]bool{}
+	for _, v := range values {
+		for _, p := range decodePlacements(v) {
+			for _, text := range append(slices.Clone(p.Before), p.Root) {
+				if root, err := artifact.ParseDigest(text); err == nil {
+					out[root] = true
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// startPull keeps a root from being collected until the returned function is called.
+func (s *supply) startPull(root artifact.Digest) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pulling[root]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.pulling[root]--; s.pulling[root] == 0 {
+			delete(s.pulling, root)
+		}
+	}
+}
+
+func (s *supply) isPulling(root artifact.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pulling[root] > 0
+}
+
+// room refuses a pull that would bring the disk below its floor: what is there is worth more than what is new.
+func (a *Agent) room(size int64) error {
+	u, err := disk.Usage(a.cfg.Node.Dir)
+	if err != nil {
+		return nil //nolint:nilerr // a disk that can't be asked is found full when it is
+	}
+	floor := min(u.Total/floorShare, floorBytes)
+	if u.Free < floor+uint64(max(size, 0)) {
+		return fmt.Errorf("no room for %d bytes more: %d are free and %d are kept as a reserve; make room in %s", size, u.Free, floor, a.cfg.Node.Dir)
+	}
+	return nil
+}

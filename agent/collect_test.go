@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// sizeOf sums the files below a folder.
+func sizeOf(t *testing.T, dir string) (bytes int64) {
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			bytes += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
+
+// Sixty new versions leave publisher, user and copy no larger than the first twenty did,
+// but for the journal, which has a bound of its own.
+func TestChurnLeavesNodesNoLarger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 11)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", wantApp))
+		late := f.join("late", 2, map[string]string{"late": "yes"})
+		f.join("copy", 3, nil)
+		path := filepath.Join(t.TempDir(), "app")
+		publish := func() {
+			b := make([]byte, 300<<10)
+			for i := range b {
+				b[i] = byte(f.rand.Uint32())
+			}
+			if err := os.WriteFile(path, b, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := host.agent.supply.offer(t.Context(), "app", "", 3, addPath(path), Cause{Text: "churn"}); err != nil {
+				t.Fatal(err)
+			}
+			f.until("it is placed", time.Minute, func() (bool, string) { return late.read("app.txt") == string(b), "another version" })
+		}
+		after := map[string]int64{}
+		for version := range 60 {
+			publish()
+			time.Sleep(time.Minute)
+			if version == 20 {
+				for name, m := range f.nodes {
+					after[name] = sizeOf(t, filepath.Join(m.dir, "packs"))
+				}
+			}
+		}
+		for name, m := range f.nodes {
+			end, db := sizeOf(t, filepath.Join(m.dir, "packs")), sizeOf(t, filepath.Join(m.dir, "state.db"))
+			t.Logf("%s: packs %d kB after 20 versions, %d kB after 60; state.db %d kB", name, after[name]>>10, end>>10, db>>10)
+			if end > after[name]+1<<20 || db > 2<<20 {
+				t.Errorf("%s grew from %d to %d bytes of packs, and has %d of state.db", name, after[name], end, db)
+			}
+		}
+		roots, err := host.agent.store.Roots()
+		// Three are kept, one is the score, ten are younger than the last collection; Collect is sure of what
+		// nobody keeps when it saw it twice.
+		if err != nil || len(roots) > 3+1+20 {
+			t.Errorf("the publisher still holds %d artifacts of 60 versions, %v", len(roots), err)
+		}
+	})
+}
