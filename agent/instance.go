@@ -36,7 +36,7 @@ type instance struct {
 	ended   bool              // leaves when the run under way is over
 	next    *policies.Promise // takes over when the run under way is over
 
-	wakes    <-chan struct{} // the keeper's own event that is being waited for
+	wakes <-chan struct{} // the keeper's own event that is being waited for
 
 	recent []time.Time // repairs of the last moments, to damp a fight
 }

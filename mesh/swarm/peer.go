@@ -16,7 +16,7 @@ const (
 	haveTime    = 500 * time.Millisecond // between two questions what a partial holder has by now
 	firstRetry  = 100 * time.Millisecond // after a source failed; doubled each time
 	lastRetry   = 5 * time.Second
-	absentRetry = time.Second      // the longest after a source said that it has nothing yet
+	absentRetry = time.Second     // the longest after a source said that it has nothing yet
 	accessRetry = 3 * time.Second // after a source refused: the record that gives the right may be on its way
 )
 
