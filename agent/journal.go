@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	journalKeep  = 20000 // records kept; the oldest go first
-	journalSlack = 1000  // how many more may pile up before they are trimmed
-	journalV1    = 1     // version byte of a record on disk
+	journalKeep  = 20000                  // records kept; the oldest go first
+	journalSlack = 1000                   // how many more may pile up before they are trimmed
+	flushLag     = 100 * time.Millisecond // that a record may wait on which nothing acts
+	journalV1    = 1                      // version byte of a record on disk
 )
 
 // A Cause says why something happened: a record of this journal (Entry), or of another node's (Node and
@@ -67,11 +68,13 @@ type journal struct {
 
 	flushing sync.Mutex // one flush at a time, in order
 
-	mu      sync.Mutex
-	entries []Entry // oldest first; flushed ones and pending ones
-	pending int     // how many at the end are not on disk yet
-	next    uint64
-	follow  map[chan struct{}]bool // kicked at each flush
+	mu       sync.Mutex
+	entries  []Entry   // oldest first; flushed ones and pending ones
+	pending  int       // how many at the end are not on disk yet
+	oldest   time.Time // when the oldest of these was appended
+	pressing bool      // one of these must be on disk before anything goes on
+	next     uint64
+	follow   map[chan struct{}]bool // kicked at each flush
 }
 
 // Shelf is one ordered durable map.
@@ -108,9 +111,18 @@ func first(b []byte) byte {
 }
 
 // append adds a record and returns its id; flush makes it durable.
-func (j *journal) append(e Entry) uint64 {
+func (j *journal) append(e Entry) uint64 { return j.add(e, true) }
+
+// appendLater is append for a record that nobody acts on: it may wait for others, up to flushLag.
+func (j *journal) appendLater(e Entry) uint64 { return j.add(e, false) }
+
+func (j *journal) add(e Entry, pressing bool) uint64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.pending == 0 {
+		j.oldest = time.Now()
+	}
+	j.pressing = j.pressing || pressing
 	e.ID = j.next
 	j.next++
 	j.entries = append(j.entries, e)
@@ -128,6 +140,8 @@ func (j *journal) flush() error {
 		return nil
 	}
 	fresh := append([]Entry(nil), j.entries[len(j.entries)-j.pending:]...)
+	pressing := j.pressing
+	j.pressing = false
 	var old []Entry
 	if len(j.entries) > journalKeep+journalSlack {
 		old = j.entries[:len(j.entries)-journalKeep]
@@ -145,11 +159,15 @@ func (j *journal) flush() error {
 		keys, values = append(keys, entryKey(e.ID)), append(values, append([]byte{journalV1}, b...))
 	}
 	if err := j.shelf.Apply(keys, values); err != nil {
+		j.mu.Lock()
+		j.pressing = j.pressing || pressing
+		j.mu.Unlock()
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.pending -= len(fresh)
+	j.oldest = time.Now()
 	if len(old) > 0 {
 		j.entries = append([]Entry(nil), j.entries[len(old):]...)
 	}
@@ -212,11 +230,17 @@ func (j *journal) subscribe() (kick <-chan struct{}, stop func()) {
 	}
 }
 
-// hasPending reports whether something waits for flush.
-func (j *journal) hasPending() bool {
+// flushBy says when flush is to be called; the zero time where nothing waits for it.
+func (j *journal) flushBy() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.pending > 0
+	switch {
+	case j.pending == 0:
+		return time.Time{}
+	case j.pressing:
+		return j.oldest
+	}
+	return j.oldest.Add(flushLag)
 }
 
 // last is the id of the newest record; 0 if there was never one.

@@ -65,6 +65,8 @@ type stirred struct {
 // journalWriter is the part of the journal that the loop writes.
 type journalWriter interface {
 	append(Entry) uint64
+	appendLater(Entry) uint64
+	flushBy() time.Time
 	flush() error
 }
 
@@ -138,8 +140,10 @@ func (l *loop) drainDone() {
 func (l *loop) turn(ctx context.Context) error {
 	l.world.refresh(l)
 	paused := l.endPauses()
-	if err := l.log.flush(); err != nil {
-		return err
+	if by := l.log.flushBy(); !by.IsZero() && !time.Now().Before(by) {
+		if err := l.log.flush(); err != nil {
+			return err
+		}
 	}
 	if l.pathsOld {
 		l.weave()
@@ -169,9 +173,7 @@ func (l *loop) turn(ctx context.Context) error {
 		l.considerScore(ctx)
 	}
 	next = earlier(next, l.scoreRetry)
-	if l.a.journal.hasPending() {
-		next = now // what start told is flushed in the next turn
-	}
+	next = earlier(next, l.log.flushBy()) // what start told is flushed in the next turn
 	l.a.tally.stand(l.counts)
 	l.timer.Reset(max(0, time.Until(next)))
 	return nil
@@ -418,7 +420,11 @@ func (l *loop) tell(in *instance, o policies.Outcome, reason string, took time.D
 		}
 		in.source = c
 	}
-	in.entry = l.log.append(Entry{
+	add := l.log.append
+	if o == policies.Kept && len(l.feeds[in.p.Address]) == 0 {
+		add = l.log.appendLater // nobody waits for it: many such are told at once
+	}
+	in.entry = add(Entry{
 		At: l.a.cfg.Wall(), Kind: aboutPromise, Subject: string(in.p.Address), Outcome: o.String(), Text: reason,
 		Cause: cause, Score: l.scoreHash(), Took: took,
 	})
