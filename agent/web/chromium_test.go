@@ -65,7 +65,7 @@ func open(t *testing.T, url, scheme string, width, height int64) *tab {
 		chromedp.ExecPath(exe), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()), chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("disable-background-networking", true), chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"))
 	ctx, shut := chromedp.NewContext(ctx)
-	limited, end := context.WithTimeout(ctx, 3*patience)
+	limited, end := context.WithTimeout(ctx, 12*patience)
 	t.Cleanup(func() {
 		ctx, done := context.WithTimeout(limited, patience)
 		if err := chromedp.Cancel(ctx); err != nil { // waits for the browser to end

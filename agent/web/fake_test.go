@@ -106,7 +106,7 @@ func (f *fake) Score(context.Context) (control.Score, error) {
 }
 
 func (f *fake) Version(context.Context) (control.Version, error) {
-	return control.Version{Program: "meshd", Version: "test", Node: "builder", NodeID: f.members[0].ID, Mesh: "fleet"}, nil
+	return control.Version{Program: "meshd", Version: "test", Node: "builder", NodeID: fmt.Sprintf("id%061d", 0), Mesh: "fleet"}, nil
 }
 
 func (f *fake) Promises(_ context.Context, _, node string, _ bool) ([]control.Promise, error) {
