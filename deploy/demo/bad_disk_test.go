@@ -227,7 +227,7 @@ func TestAFullDiskFailsClearlyAndRecovers(t *testing.T) {
 	host.ctl("publish", "blob", path)
 	eventually(t, "the want tells of the full disk", func() (bool, string) {
 		p := reader.promise("q.want.blob")
-		return (p.Outcome == "failed" || p.Outcome == "waiting") && strings.Contains(p.Reason, "space"), p.Outcome + ": " + p.Reason
+		return (p.Outcome == "failed" || p.Outcome == "waiting") && (strings.Contains(p.Reason, "no space") || strings.Contains(p.Reason, "no room")), p.Outcome + ": " + p.Reason
 	})
 	if b, err := os.ReadFile(reader.work("blob")); err == nil {
 		t.Errorf("on a full disk there are %d bytes of the blob", len(b))
