@@ -79,6 +79,7 @@ type Agent struct {
 	site       promise.Site
 	loop       *loop
 	view       atomic.Pointer[view]
+	rights     rights
 	tally      *tally
 
 	stopping chan struct{} // closed when Run begins to end
@@ -232,6 +233,7 @@ func (l *loop) heardMesh(ctx context.Context) {
 	l.world.hear(l.liveMembers())
 	l.considerScore(ctx)
 	l.heardWhoIsThere()
+	l.a.copySoon()
 	changes, now, all := l.a.mesh.Catalog().Since(l.heard)
 	l.heard = now
 	names := map[string]bool{}
@@ -251,7 +253,6 @@ func (l *loop) heardMesh(ctx context.Context) {
 			l.wake(in, Cause{Text: "news from the mesh"})
 		}
 	}
-	l.a.copySoon()
 }
 
 // heardWhoIsThere wakes wants that wait, or failed, when somebody new is there: it may hold the bytes.

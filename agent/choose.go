@@ -12,7 +12,6 @@ import (
 	"meshd/agent/promise"
 	"meshd/mesh/id"
 	"meshd/policies"
-	"meshd/roles"
 )
 
 // mayPublish judges a publisher by its certificate, alive or not: the charter lists it for that name, or
@@ -26,7 +25,7 @@ func (s *supply) mayPublish(by id.Node, name, from string) bool {
 	if v == nil || v.program == nil {
 		return s.a.mesh.Charter().MayPublish(by, name)
 	}
-	holds := roles.Attested(v.program, cert.Name, cert.Tags)
+	holds := s.a.rights.holds(v.program, cert)
 	if from != "" && !holds(from) {
 		return false
 	}

@@ -17,7 +17,6 @@ import (
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/policies"
-	"meshd/roles"
 	"meshd/store"
 	"meshd/store/artifact"
 )
@@ -79,26 +78,6 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 		progress(control.Line{Type: control.LineProgress, DoneBytes: of.ref.SizeBytes, TotalBytes: of.ref.SizeBytes})
 	}
 	return item, nil
-}
-
-// copiesOf is who should hold o besides its publisher.
-func (a *Agent) copiesOf(o offered) []id.Node {
-	v := a.view.Load()
-	var may []id.Node
-	for n := range a.mesh.Alive() {
-		cert, ok := a.mesh.Catalog().Cert(n)
-		if !ok || n == o.ref.Version.By {
-			continue
-		}
-		if v != nil && v.program != nil && o.ref.Name != scoreName {
-			if ok, _ := v.program.Allows("pull", o.ref.Name, cert.Name, roles.Attested(v.program, cert.Name, cert.Tags)); !ok {
-				continue
-			}
-		}
-		may = append(may, n)
-	}
-	ranked := id.Rank(o.ref.Root[:], may)
-	return ranked[:min(len(ranked), mesh.Copies)]
 }
 
 // waitCopies waits for the copies to be made, a little while, and returns who has them.

@@ -17,7 +17,6 @@ import (
 
 	"meshd/mesh/id"
 	"meshd/policies"
-	"meshd/roles"
 	"meshd/store/artifact"
 )
 
@@ -237,6 +236,7 @@ func (l *loop) play(program *policies.Program, s *scoreState, cause Cause) {
 // publishView lets other goroutines see which score is in force.
 func (l *loop) publishView() {
 	l.a.view.Store(&view{program: l.program, inForce: l.inForce, refused: l.refused})
+	l.a.copySoon()
 }
 
 // A view is what other goroutines may see of the score; it never changes.
@@ -328,7 +328,7 @@ func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
 	if v == nil || v.program == nil {
 		return len(names) > 0 // no rules yet: any member pulls
 	}
-	holds := roles.Attested(v.program, cert.Name, cert.Tags)
+	holds := a.rights.holds(v.program, cert)
 	return slices.ContainsFunc(names, func(name string) bool {
 		ok, _ := v.program.Allows("pull", name, cert.Name, holds)
 		return ok
@@ -366,7 +366,7 @@ func (a *Agent) allowInvite(peer id.Node, name string) bool {
 	if !ok || v == nil || v.program == nil {
 		return false
 	}
-	ok, _ = v.program.Allows("admit", name, cert.Name, roles.Attested(v.program, cert.Name, cert.Tags))
+	ok, _ = v.program.Allows("admit", name, cert.Name, a.rights.holds(v.program, cert))
 	return ok
 }
 

@@ -8,16 +8,12 @@ import (
 
 	"meshd/mesh/catalog"
 	"meshd/policies"
-	"meshd/store/artifact"
 )
 
 const (
 	statusEvery = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
 	statusBurst = 3                      // changes that go out with no wait
 	statusLook  = 500 * time.Millisecond // how soon a change is seen, while they may
-	copyEvery   = time.Minute            // copies are looked at with no event
-	copyAtOnce  = 4                      // pulls of copies under way
-	copyTimeout = 10 * time.Minute
 	renewEvery  = time.Hour
 	maxDeclared = 16 // declared tags and roles that fit a status record
 )
@@ -78,82 +74,6 @@ func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
 		s.Waiting, s.Drifted = counts[policies.Waiting], counts[policies.Drifted]
 	})
 	return s, err
-}
-
-// copySoon makes keepCopies look again.
-func (a *Agent) copySoon() {
-	select {
-	case a.copyKick <- struct{}{}:
-	default:
-	}
-}
-
-// keepCopies pulls what this node is chosen to keep so that a publisher may die: of each live artifact,
-// the Copies best ranked live members that may pull it, besides its publisher.
-func (a *Agent) keepCopies(ctx context.Context) error {
-	slots := make(chan struct{}, copyAtOnce)
-	pulling := map[artifact.Digest]bool{}
-	finished := make(chan artifact.Digest, copyAtOnce)
-	ticker := time.NewTicker(copyEvery)
-	defer ticker.Stop()
-	defer func() {
-		for range copyAtOnce {
-			slots <- struct{}{} // wait for all
-		}
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		case <-a.copyKick:
-		case root := <-finished:
-			delete(pulling, root)
-		}
-		for _, o := range a.toCopy() {
-			if pulling[o.ref.Root] {
-				continue
-			}
-			select {
-			case slots <- struct{}{}:
-			default:
-				continue // looked at again when one has finished
-			}
-			pulling[o.ref.Root] = true
-			go func() {
-				defer func() { finished <- o.ref.Root; <-slots }()
-				ctx, cancel := context.WithTimeout(ctx, copyTimeout)
-				defer cancel()
-				if err := a.supply.pull(ctx, o.ref); err != nil && ctx.Err() == nil {
-					a.cfg.Log.Debug("copy", "artifact", o.ref.Name, "error", err)
-				}
-			}()
-		}
-	}
-}
-
-// toCopy lists what this node should hold as a copy and does not. What a publisher has no right to is copied
-// by nobody: an insider must not fill the others' disks.
-func (a *Agent) toCopy() []offered {
-	var out []offered
-	for _, o := range a.supply.offers("") {
-		if o.ref.Version.By == a.mesh.Self() || !a.isCopy(o) || !a.supply.trusted(o) {
-			continue
-		}
-		if has, err := a.store.Has(o.ref.Root); err == nil && !has {
-			out = append(out, o)
-		}
-	}
-	return out
-}
-
-func (a *Agent) isCopy(o offered) bool {
-	for _, n := range a.copiesOf(o) {
-		if n == a.mesh.Self() {
-			return true
-		}
-	}
-	return false
 }
 
 // renew asks for a new certificate when a third of its life is over, and saves it for the next start.

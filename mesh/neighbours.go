@@ -328,7 +328,7 @@ func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
 func (m *Mesh) heardHint([]byte) { m.tendSoon() }
 
 // Alive returns this node and all that it can talk to: ring members that are alive, and peers in session
-// that the ring has not given up.
+// that the ring has not given up. A revoked node is none of them, whatever the ring still thinks.
 func (m *Mesh) Alive() map[id.Node]bool {
 	alive, gone := m.inRing()
 	m.mu.Lock()
@@ -336,6 +336,11 @@ func (m *Mesh) Alive() map[id.Node]bool {
 	for n := range m.sessions {
 		if !gone[n] {
 			alive[n] = true
+		}
+	}
+	for n := range alive {
+		if cert, ok := m.catalog.Cert(n); ok && m.catalog.Revoked(cert.Key) && n != m.self {
+			delete(alive, n)
 		}
 	}
 	return alive
