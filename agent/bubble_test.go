@@ -228,7 +228,11 @@ func (f *fleet) report() string {
 			continue
 		}
 		list, err := m.agent.ownPromises(f.t.Context(), "")
-		fmt.Fprintf(&b, "%s: %d promises, %d alive %v\n", name, len(list), len(m.agent.mesh.Alive()), err)
+		fmt.Fprintf(&b, "%s: %d promises, %d alive %v; catalog %s, knows", name, len(list), len(m.agent.mesh.Alive()), err, m.agent.mesh.Catalog().Root().Short())
+		for _, o := range m.agent.supply.offers("") {
+			fmt.Fprintf(&b, " %s@%d %s", o.ref.Name, o.body.Counter, o.ref.Tree.Short()[:4])
+		}
+		fmt.Fprintln(&b)
 		for _, p := range list {
 			if p.Outcome != "kept" && p.Outcome != "repaired" {
 				fmt.Fprintf(&b, "  %s %s: %s\n", p.Address, p.Outcome, p.Reason)

@@ -111,7 +111,7 @@ func playPipeline(t *testing.T, seed uint64) map[string]string {
 
 	took := f.until("the edit is in the package, and all is kept", 5*time.Minute, func() (bool, string) {
 		if !strings.Contains(f.parent.read("package.tgz"), "Do tell of the weather") {
-			return false, f.parent.read("package.tgz")
+			return false, f.parent.read("package.tgz") + "the slip: " + f.parent.read("feeds/container_2_feed.txt")
 		}
 		return f.allKept()
 	})

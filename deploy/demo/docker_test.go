@@ -34,6 +34,9 @@ func docker(t *testing.T, env []string, argv ...string) string {
 // needDocker skips where there is no engine, and insists at the end that nothing of it is left.
 func needDocker(t *testing.T) {
 	t.Helper()
+	if !thorough() {
+		t.Skip("skip: uses docker; MESHD_TEST_ALL=1 runs it")
+	}
 	if err := exec.Command("docker", "version").Run(); err != nil {
 		t.Skip("skip: needs docker")
 	}

@@ -63,8 +63,8 @@ func foreign(t *testing.T, dir, emulator, arch, arm string) {
 
 // Two nodes, both on a processor that this machine does not have: an artifact goes from one to the other.
 func TestTwoNodesOnForeignProcessors(t *testing.T) {
-	if testing.Short() {
-		t.Skip("skip: builds for other processors")
+	if !thorough() {
+		t.Skip("skip: builds for other processors; MESHD_TEST_ALL=1 runs it")
 	}
 	tests := []struct{ name, emulator, arch, arm string }{
 		{"armv6", "qemu-arm", "arm", "6"},

@@ -32,3 +32,6 @@ func runTests(m *testing.M) int {
 	bin = dir
 	return m.Run()
 }
+
+// thorough reports whether the tests that take minutes, or use an engine of containers, run too: .ci/run says so.
+func thorough() bool { return os.Getenv("MESHD_TEST_ALL") != "" }

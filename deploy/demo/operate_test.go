@@ -84,7 +84,7 @@ func sessionOf(pid int) (int, error) {
 // meshd dies without a word again and again, at any moment of its life; what it keeps running lives on.
 func TestProcessesAndGuestsOutliveKilledAgents(t *testing.T) {
 	rounds := kills
-	if testing.Short() {
+	if !thorough() {
 		rounds = killsShort
 	}
 	f := newFleet(t)

@@ -205,7 +205,7 @@ func stamps(t *testing.T, folders ...string) map[string]stamp {
 func TestQuietMeansQuiet(t *testing.T) {
 	t.Parallel() // it only waits
 	window := time.Minute
-	if testing.Short() {
+	if !thorough() {
 		window = 5 * time.Second
 	}
 	score := strings.Replace(byHand(t), "language = 1\n", "language = 1\n  every    = \"2s\"\n", 1)
