@@ -102,7 +102,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, store: st, tally: newTally(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, store: st, tally: newTally(), started: time.Now(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -171,7 +171,6 @@ func (a *Agent) Name() string { return a.name }
 // guests live on unless the score says otherwise.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.store.Close()) }()
-	a.started = time.Now()
 	if err := a.loop.loadScore(); err != nil {
 		return errors.Join(err, a.mesh.Close())
 	}
