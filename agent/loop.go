@@ -74,6 +74,7 @@ const (
 	maxDone    = 1024
 	causeTimer = "a periodic look"
 	causeStart = "meshd started"
+	waitAgain  = 15 * time.Second // a want that waits for a holder looks again
 	endTimeout = 15 * time.Second // of a keeper's End when its promise ended
 )
 
@@ -310,6 +311,9 @@ func (l *loop) finished(k look) {
 		due = now.Add(l.jittered(backoff(in.failures)))
 	} else {
 		in.failures = 0
+	}
+	if k.outcome == policies.Waiting && in.p.Type == "want" {
+		due = earlier(due, now.Add(l.jittered(waitAgain)))
 	}
 	if again := now.Add(k.finding.Again); k.finding.Again > 0 && (k.outcome == policies.Failed || again.Before(due)) {
 		due = again

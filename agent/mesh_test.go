@@ -203,3 +203,31 @@ func TestANodeThatLostItsStoreGoesOn(t *testing.T) {
 		f.until("the new one is placed", time.Minute, func() (bool, string) { return late.read("app.txt") == "two", late.read("app.txt") })
 	})
 }
+
+// A score that gives a guest the name of a machine expels nobody.
+func TestAGuestTakesNobodysName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 13)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", wantApp))
+		machine := f.join("container_1", 2, nil)
+		f.until("the host knows it", time.Minute, func() (bool, string) { return len(host.agent.mesh.Alive()) == 2, "not yet" })
+		_, err := host.agent.supply.Invite(t.Context(), "container_1", nil)
+		if err == nil || !strings.Contains(err.Error(), "belongs to") {
+			t.Errorf("a guest was given a machine's name: %v", err)
+		}
+		if err := host.agent.supply.Expel(t.Context(), "container_1"); err != nil {
+			t.Errorf("a guest that was never born here can't be retired: %v", err)
+		}
+		for range 2 { // born, and born again after its key was lost
+			if _, err := host.agent.supply.Invite(t.Context(), "child", nil); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if alive := host.agent.mesh.Alive(); !alive[machine.agent.mesh.Self()] {
+			t.Error("the machine was expelled")
+		}
+	})
+}

@@ -211,7 +211,7 @@ func (l *loop) play(program *policies.Program, s *scoreState, cause Cause) {
 	l.publishView()
 	cause.Entry = l.log.append(Entry{
 		At: l.a.cfg.Wall(), Kind: aboutScore, Subject: scoreName + "@" + program.Score().Version, Outcome: stateInForce,
-		Text: program.Score().Name + ": " + program.Score().Why, Cause: cause, Score: program.Score().Hash,
+		Text: strings.TrimSuffix(program.Score().Name+": "+program.Score().Why, ": "), Cause: cause, Score: program.Score().Hash,
 	})
 	cause.Node, cause.Text = "", ""
 	l.a.cfg.Log.Info("a score is in force", "score", program.Score().Name, "version", program.Score().Version)

@@ -25,7 +25,7 @@ const (
 	scoreName    = "score"          // the artifact that every node wants by itself
 	maxVersions  = 64               // of one name that `keep` may hold
 	ownHeadWait  = 10 * time.Second // before the first publish, for a peer to tell of the own head
-	pullNoHolder = 15 * time.Second // a pull without progress for this long waits for a holder
+	pullNoHolder = 5 * time.Second  // a pull without progress for this long waits for a holder
 	inviteLife   = 10 * time.Minute // of a guest's token
 	placedV1     = 1
 )
@@ -195,6 +195,7 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 	shown := cmp.Or(semver, strconv.FormatUint(counter, 10))
 	entry := s.a.journal.append(Entry{
 		At: s.a.cfg.Wall(), Kind: aboutArtifact, Subject: name + "@" + shown, Outcome: "published", Cause: cause,
+		Text: s.source(opts),
 	})
 	// Record and bytes become durable side by side, both before the advert.
 	told := make(chan error, 1)
@@ -222,6 +223,19 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 	ref.Version = artifact.Version{Counter: counter, Epoch: rec.Log.Epoch, By: rec.Log.Origin}
 	s.a.cfg.Log.Info("artifact published", "name", name, "version", shown, "hash", ref.Tree.Short())
 	return offered{ref: ref, body: body, at: rec.At}, nil
+}
+
+// source says what was published from, where that is in the work folder: an edit made while meshd was away
+// leaves no other trace.
+func (s *supply) source(o store.AddOptions) string {
+	if len(o.Paths) > 0 {
+		return fmt.Sprintf("from %d files", len(o.Paths))
+	}
+	rel, err := filepath.Rel(s.a.cfg.WorkDir, o.Path)
+	if err != nil || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return "from " + rel
 }
 
 // waitOwnHead lets a peer tell of records that this node published before its store was lost or restored,
@@ -307,18 +321,32 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	return err
 }
 
-// Invite makes a one-use token for a guest of this node.
+// Invite makes a one-use token for a guest of this node. A guest that was born here before and lost its key
+// takes its name over; a name that anybody else bears is refused, so that no score expels a machine by giving
+// a guest its name.
 func (s *supply) Invite(ctx context.Context, name string, tags map[string]string) (string, error) {
-	return s.a.mesh.Invite(ctx, mesh.InviteRequest{Name: name, Tags: tags, TTL: inviteLife, Uses: 1, Replace: true})
+	key := "born/" + name
+	before, err := s.a.memory.Get(key)
+	if err != nil {
+		return "", err
+	}
+	token, err := s.a.mesh.Invite(ctx, mesh.InviteRequest{Name: name, Tags: tags, TTL: inviteLife, Uses: 1, Replace: before != nil})
+	if err != nil {
+		return "", err
+	}
+	return token, s.a.memory.Put(key, []byte("yes"))
 }
 
 // Expel retires the identity of a guest that was deleted.
 func (s *supply) Expel(_ context.Context, name string) error {
-	err := s.a.mesh.Revoke(name, "the guest was deleted")
-	if errors.Is(err, mesh.ErrNotFound) {
-		return nil // it never joined, or was retired before
+	born, err := s.a.memory.Get("born/" + name)
+	if err != nil || born == nil {
+		return err // whoever bears the name was not born here
 	}
-	return err
+	if err := s.a.mesh.Revoke(name, "the guest was deleted"); err != nil && !errors.Is(err, mesh.ErrNotFound) {
+		return err
+	}
+	return s.a.memory.Put("born/"+name, nil) // not found: it never joined, or was retired before
 }
 
 // nameOf is how a node is called, as far as this node knows.
