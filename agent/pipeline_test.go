@@ -109,7 +109,7 @@ func playPipeline(t *testing.T, seed uint64) map[string]string {
 	f.pause(20 * time.Second)
 	f.split(far, false)
 
-	took := f.until("the edit is in the package, and all is kept", 5*time.Minute, func() (bool, string) {
+	took := f.until("the edit is in the package, and all is kept", 10*time.Minute, func() (bool, string) {
 		if !strings.Contains(f.parent.read("package.tgz"), "Do tell of the weather") {
 			return false, f.parent.read("package.tgz") + "the slip: " + f.parent.read("feeds/container_2_feed.txt")
 		}
