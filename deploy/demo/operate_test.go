@@ -252,11 +252,12 @@ func TestHealthAndMetricsAreServed(t *testing.T) {
 	if code, _ := get("/healthz", addr); code != http.StatusOK {
 		t.Errorf("/healthz: %d", code)
 	}
-	code, body := get("/metrics", addr)
 	for _, want := range []string{"meshd_members{status=\"alive\"} 1\n", "meshd_gossip_member_joins_total 1\n", "go_goroutines ", "meshd_refused_total{reason=\"packet_forged\"} 0\n"} {
-		if code != http.StatusOK || !strings.Contains(body, want) {
-			t.Errorf("/metrics: %d, lacks %q", code, want)
-		}
+		// The node is ready before its ring has told of itself.
+		eventually(t, "/metrics has "+want, func() (bool, string) {
+			code, body := get("/metrics", addr)
+			return code == http.StatusOK && strings.Contains(body, want), body
+		})
 	}
 	if code, _ := get("/metrics", "evil.example"); code == http.StatusOK {
 		t.Error("a foreign host name is answered")
