@@ -201,7 +201,7 @@ func (n *Node) saveSettings() error {
 	if err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(n.Dir, settingsFile), append(b, '\n'))
+	return trust.ReplaceFile(filepath.Join(n.Dir, settingsFile), append(b, '\n'))
 }
 
 // Bound remembers the port that ":0" found, so that the node keeps it.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"meshd/mesh/id"
+	"meshd/mesh/trust"
 	"meshd/mesh/wire"
 )
 
@@ -177,7 +178,7 @@ func (b *book) save() error {
 	if b.cfg.BookFile == "" {
 		return nil
 	}
-	return writeFile(b.cfg.BookFile, text)
+	return trust.ReplaceFile(b.cfg.BookFile, text)
 }
 
 func (e *entry) page() page {

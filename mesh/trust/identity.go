@@ -113,7 +113,7 @@ func (i *Identity) Save(dir string) error {
 	for _, der := range i.Chain {
 		text = append(text, pem.EncodeToMemory(&pem.Block{Type: pemCert, Bytes: der})...)
 	}
-	return replaceFile(filepath.Join(dir, certFile), text)
+	return ReplaceFile(filepath.Join(dir, certFile), text)
 }
 
 // LoadIdentity reads what Save wrote. The error wraps fs.ErrNotExist when there is no node.key; with
@@ -149,7 +149,7 @@ func LoadIdentity(dir string) (*Identity, error) {
 
 // Save writes the charter to the folder dir, as a whole and durable on return.
 func (c *Charter) Save(dir string) error {
-	return replaceFile(filepath.Join(dir, charterName), c.raw)
+	return ReplaceFile(filepath.Join(dir, charterName), c.raw)
 }
 
 // LoadCharter reads and verifies what Save wrote. The error wraps fs.ErrNotExist when there is none.

@@ -156,3 +156,28 @@ func TestChainFileIsRefused(t *testing.T) {
 		t.Errorf("blank lines at the end: %v", err)
 	}
 }
+
+func TestReplaceFileTakesOverWhatACrashLeft(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "peers")
+	if err := os.WriteFile(filepath.Join(dir, ".peers.new"), []byte("half, and longer than what fol"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"first", "second, longer", "3"} {
+		if err := ReplaceFile(path, []byte(want)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != want {
+			t.Fatalf("the file holds %q (%v), want %q", got, err, want)
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v (%v), want 0600", info.Mode(), err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("the folder holds %v (%v), want the file alone", entries, err)
+	}
+}

@@ -38,7 +38,7 @@ func SaveKey(path string, key ed25519.PrivateKey) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return replaceFile(path, pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}))
+	return ReplaceFile(path, pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}))
 }
 
 // LoadKey reads a key that SaveKey wrote. It refuses a file that group or world can read: the key may
@@ -95,19 +95,24 @@ func readFile(path string) ([]byte, error) {
 	return b, nil
 }
 
-// replaceFile puts content at path, mode 0600: the old file or the new one is there at every moment,
-// and after return the new one is, whatever loses power.
-func replaceFile(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
+// ReplaceFile puts content at path, mode 0600: the old file or the new one is there at every moment, and after
+// return the new one is, whatever loses power. It is written aside under one fixed name beside path, so that a crash
+// leaves no more than one such file, which the next call replaces. Not for two writers of one path at once.
+func ReplaceFile(path string, content []byte) (err error) {
+	aside := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	defer func() {
 		if err != nil {
-			os.Remove(f.Name())
+			_ = os.Remove(aside) // the error that counts is told
 			err = fmt.Errorf("write %s: %w", path, err)
 		}
 	}()
+	if err := os.Remove(aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(aside, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
 	_, err = f.Write(content)
 	if err == nil {
 		err = f.Sync()
@@ -115,10 +120,10 @@ func replaceFile(path string, content []byte) (err error) {
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
 	if err != nil {
+		return err
+	}
+	if err := os.Rename(aside, path); err != nil {
 		return err
 	}
 	return syncFolder(filepath.Dir(path))
