@@ -45,6 +45,21 @@ func shortFolder(uid int) string {
 	return "/tmp/meshd-" + strconv.Itoa(uid)
 }
 
+// RemoveSocket removes what the door of a daemon that has ended left outside its data folder, if its path is a long one:
+// the socket, where the daemon was killed, and the folder of such sockets, where no other daemon has one in it.
+func RemoveSocket(dataDir string) error {
+	path := SocketPath(dataDir)
+	dir := filepath.Dir(path)
+	if dir != shortFolder(os.Geteuid()) {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the socket of %q: %w", dataDir, err)
+	}
+	_ = os.Remove(dir) // stays where another daemon lives there
+	return nil
+}
+
 // DefaultDataDir returns the data folder of a daemon that was told none: $STATE_DIRECTORY, else /var/lib/meshd for
 // root, else $XDG_STATE_HOME/meshd. It is "" where the user has no home.
 func DefaultDataDir() string {
@@ -75,6 +90,12 @@ func Listen(path, group string) (net.Listener, error) {
 		return nil, err
 	}
 	l, err := net.Listen("unix", path)
+	if errors.Is(err, fs.ErrNotExist) { // the folder went just now, with the last other door in it
+		if err := clearWay(path); err != nil {
+			return nil, err
+		}
+		l, err = net.Listen("unix", path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on socket %q: %w", path, err)
 	}

@@ -29,6 +29,10 @@ func (d *demo) cleanUp() error {
 		}
 	}
 	errs = append(errs, End(ctx, d.dir, doors))
+	errs = append(errs, control.RemoveSocket(d.path("host")))
+	for _, job := range jobs {
+		errs = append(errs, control.RemoveSocket(d.path("host", "guests", job)))
+	}
 	if d.boxed != nil {
 		errs = append(errs, d.boxed.remove())
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -69,8 +70,11 @@ func (d *demo) plain() []step {
 }
 
 // Run plays the postcard pipeline with faults and checks every final state. The error names the step.
-// Unless Keep, nothing is left: no process, no file.
+// Unless Keep, nothing is left: no process, no file. What would end the program at once (a terminal that is
+// closed, a reader of the story that went away, an interrupt, be it a second one) ends the play instead.
 func Run(ctx context.Context, o Options) (err error) {
+	ctx, release := signal.NotifyContext(ctx, endings()...)
+	defer release()
 	d := &demo{Options: o, began: time.Now()}
 	d.steps = d.plain()
 	if o.Docker {
@@ -80,7 +84,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		defer func() { err = errors.Join(err, d.boxed.engines.Close()) }()
 	}
 	if d.dir, err = os.MkdirTemp("", "meshd-demo-"); err != nil {
-		return err
+		return fmt.Errorf("demo: no temporary folder (see TMPDIR): %w", err)
 	}
 	defer func() {
 		if d.Keep && err == nil {

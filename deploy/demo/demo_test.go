@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,32 +20,51 @@ import (
 
 // A demoRun is one `meshd demo` that a user typed, in a temporary folder of its own.
 type demoRun struct {
-	tmp         string
-	out, errs   bytes.Buffer
-	code        int
-	cmd         *exec.Cmd
-	interruptAt string
+	tmp       string
+	out, errs bytes.Buffer
+	code      int
+	cmd       *exec.Cmd
+	disturb   disturbance
 }
 
-// Write takes what the demo prints, and interrupts it when a line says interruptAt.
+// A disturbance is what a user does to a demo once it has printed some text.
+type disturbance struct {
+	at string // "": nothing is done
+	do func(*exec.Cmd) error
+}
+
+// signals sends one signal after the other.
+func signals(list ...os.Signal) func(*exec.Cmd) error {
+	return func(cmd *exec.Cmd) error {
+		for _, s := range list {
+			if err := cmd.Process.Signal(s); err != nil {
+				return err
+			}
+			time.Sleep(10 * time.Millisecond) // as fast as a hand, or two of a kind would be one
+		}
+		return nil
+	}
+}
+
+// Write takes what the demo prints, and disturbs it when that is due.
 func (r *demoRun) Write(b []byte) (int, error) {
 	r.out.Write(b)
-	if r.interruptAt != "" && strings.Contains(r.out.String(), r.interruptAt) {
-		r.interruptAt = ""
-		_ = r.cmd.Process.Signal(os.Interrupt)
+	if r.disturb.at == "" || !strings.Contains(r.out.String(), r.disturb.at) {
+		return len(b), nil
 	}
-	return len(b), nil
+	r.disturb.at = ""
+	return len(b), r.disturb.do(r.cmd)
 }
 
 // playDemo runs meshd demo to its end; env replaces variables of the environment.
-func playDemo(t *testing.T, interruptAt string, env []string, args ...string) *demoRun {
+func playDemo(t *testing.T, disturb disturbance, env []string, args ...string) *demoRun {
 	t.Helper()
 	tmp, err := os.MkdirTemp("", "demo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(tmp) })
-	r := &demoRun{tmp: tmp, interruptAt: interruptAt}
+	r := &demoRun{tmp: tmp, disturb: disturb}
 	r.cmd = exec.Command(filepath.Join(bin, "meshd"), append([]string{"demo"}, args...)...)
 	r.cmd.Env = append(append(os.Environ(), "TMPDIR="+tmp), env...)
 	r.cmd.Stdout, r.cmd.Stderr = r, &r.errs
@@ -52,7 +74,7 @@ func playDemo(t *testing.T, interruptAt string, env []string, args ...string) *d
 	timer := time.AfterFunc(2*time.Minute, func() { _ = r.cmd.Process.Kill() })
 	defer timer.Stop()
 	err = r.cmd.Wait()
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) && !errors.Is(err, errWentAway) {
 		t.Fatal(err)
 	}
 	r.code = r.cmd.ProcessState.ExitCode()
@@ -89,7 +111,7 @@ func (r *demoRun) good(t *testing.T) {
 
 func TestDemoHoldsAndLeavesNothing(t *testing.T) {
 	t.Parallel()
-	r := playDemo(t, "", nil)
+	r := playDemo(t, disturbance{}, nil)
 	r.good(t)
 	r.nothingLeft(t)
 	for line := range strings.Lines(r.out.String()) {
@@ -101,7 +123,7 @@ func TestDemoHoldsAndLeavesNothing(t *testing.T) {
 
 func TestDemoSpeaksToPrograms(t *testing.T) {
 	t.Parallel()
-	r := playDemo(t, "", nil, "-o", "ndjson")
+	r := playDemo(t, disturbance{}, nil, "-o", "ndjson")
 	r.good(t)
 	r.nothingLeft(t)
 	kinds := map[string]int{}
@@ -124,7 +146,7 @@ func TestDemoSpeaksToPrograms(t *testing.T) {
 
 func TestDemoNamesTheStepAndThePromiseThatFail(t *testing.T) {
 	t.Parallel()
-	r := playDemo(t, "", []string{"PATH=" + t.TempDir()})
+	r := playDemo(t, disturbance{}, []string{"PATH=" + t.TempDir()})
 	r.nothingLeft(t)
 	said := r.errs.String()
 	if r.code != 1 {
@@ -137,11 +159,24 @@ func TestDemoNamesTheStepAndThePromiseThatFail(t *testing.T) {
 	}
 }
 
-// A demo interrupted at any step ends soon and leaves nothing, be its children newborn or at work.
+// errWentAway ends the reading of what a demo prints: what it prints next finds nobody.
+var errWentAway = errors.New("the reader went away")
+
+// A demo that is ended at any step, in any way that lets it, ends soon and leaves nothing, be its children newborn
+// or at work.
 func TestDemoInterruptedCleansUp(t *testing.T) {
-	for _, at := range []string{"Start a mesh", "is in force", "four nodes are alive", "cut off"} {
-		t.Run(at, func(t *testing.T) {
-			r := playDemo(t, at, nil)
+	for _, tt := range []struct {
+		name, at string
+		do       func(*exec.Cmd) error
+	}{
+		{"interrupt at the start", "Start a mesh", signals(os.Interrupt)},
+		{"interrupt before the children", "is in force", signals(os.Interrupt)},
+		{"a second interrupt", "four nodes are alive", signals(os.Interrupt, os.Interrupt, os.Interrupt)},
+		{"the terminal is closed", "Kill a child", signals(syscall.SIGHUP)},
+		{"the reader goes away", "cut off", func(*exec.Cmd) error { return errWentAway }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := playDemo(t, disturbance{tt.at, tt.do}, nil)
 			r.nothingLeft(t)
 			if r.code != 1 || !strings.Contains(r.errs.String(), "interrupted") {
 				t.Errorf("exit code %d, want 1 and a word of the interrupt\n%s\nstderr: %s", r.code, r.out.String(), r.errs.String())
@@ -150,12 +185,38 @@ func TestDemoInterruptedCleansUp(t *testing.T) {
 	}
 }
 
+// Sockets of long folders are in a short one, which the demo takes away as well.
+func TestDemoInADeepFolderLeavesNothing(t *testing.T) {
+	t.Parallel()
+	tmp := filepath.Join(t.TempDir(), strings.Repeat("deep", 20))
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	sockets := func() int {
+		list, err := os.ReadDir(fmt.Sprintf("/tmp/meshd-%d", os.Geteuid()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := sockets()
+	r := playDemo(t, disturbance{}, []string{"TMPDIR=" + tmp})
+	r.good(t)
+	r.nothingLeft(t)
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("the demo left %v (%v)", left, err)
+	}
+	if after := sockets(); after > before {
+		t.Errorf("there were %d sockets of long folders and are %d", before, after)
+	}
+}
+
 func TestTwoDemosAtOnceDoNotDisturbEachOther(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
 	var runs [2]*demoRun
 	for i := range runs {
-		wg.Go(func() { runs[i] = playDemo(t, "", nil) })
+		wg.Go(func() { runs[i] = playDemo(t, disturbance{}, nil) })
 	}
 	wg.Wait()
 	for _, r := range runs {

@@ -66,7 +66,7 @@ func TestDemoWithDocker(t *testing.T) {
 	static(t)
 	for _, at := range []string{"", "Remove a container"} {
 		t.Run("interrupted at "+at, func(t *testing.T) {
-			r := playDemo(t, at, nil, "--docker")
+			r := playDemo(t, disturbance{at, signals(os.Interrupt)}, nil, "--docker")
 			r.nothingLeft(t)
 			if at != "" {
 				if r.code != 1 || !strings.Contains(r.errs.String(), "interrupted") {

@@ -4,6 +4,8 @@ package demo
 
 import "os"
 
+func endings() []os.Signal { return []os.Signal{os.Interrupt} }
+
 func terminate(pid int) error { return kill(pid) }
 
 func kill(pid int) error {
