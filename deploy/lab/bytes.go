@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	publishes = 200
+	publishes = 1000
 	smallSize = 10 << 10
 	bigSize   = 256 << 20
 )
 
-// wantScore has the node "b" place the artifact "doc" as "doc".
+// wantScore has all nodes but "a" place the artifact "doc" as "doc".
 func wantScore() string {
 	return `score "one" {
   version  = "1.0.0"
@@ -28,7 +28,7 @@ func wantScore() string {
   why      = "One artifact, one hop"
 }
 
-role "reader" { when = node.name == "b" }
+role "reader" { when = node.name != "a" }
 
 part "read" {
   role = "reader"

@@ -18,6 +18,11 @@ type figure struct {
 	quoted bool    // name says it all: another program's words
 }
 
+// single is a figure of one value.
+func single(name, unit string, v, target float64) figure {
+	return figure{name: name, unit: unit, values: []float64{v}, target: target}
+}
+
 // pool joins the values of equal figures of several runs.
 func pool(all, more []figure) []figure {
 	for _, f := range more {
@@ -87,7 +92,7 @@ func (f figure) show(v float64) string {
 
 func (f figure) line() string {
 	c := f.columns()
-	return strings.TrimRight(fmt.Sprintf("%-62s %12s  %-28s %-12s %s", c[0], c[1], c[2], c[3], c[4]), " ")
+	return strings.TrimRight(fmt.Sprintf("%-72s %10s  %-26s %-12s %s", c[0], c[1], c[2], c[3], c[4]), " ")
 }
 
 func (f figure) markdown() string {

@@ -1,5 +1,6 @@
-// Command lab measures meshd as its users run it: real processes on 127.0.0.1, driven from outside. It prints
-// one line a figure beside its target; a missed target is printed, never an error.
+// Command lab measures meshd as its users run it: real processes, driven from outside, on 127.0.0.1 or in network
+// namespaces behind links of a given rate, there beside rsync and aria2 on the same work. It prints one line a figure
+// beside its target; a missed target is printed, never an error.
 package main
 
 import (
@@ -23,7 +24,7 @@ type scenario struct {
 	run   func(ctx context.Context, l *lab) ([]figure, error)
 }
 
-var scenarios = []scenario{
+var scenarios = append([]scenario{
 	{"edit", 3 * time.Minute, measureEdits},
 	{"damage", 4 * time.Minute, measureDamage},
 	{"process", time.Minute, measureProcess},
@@ -35,7 +36,7 @@ var scenarios = []scenario{
 	{"adverts", 5 * time.Minute, measureAdverts},
 	{"catalog", 5 * time.Minute, measureCatalog},
 	{"sizes", time.Minute, measureSizes},
-}
+}, swarmScenarios...)
 
 // A lab holds what all scenarios share.
 type lab struct {

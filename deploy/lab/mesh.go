@@ -23,6 +23,7 @@ const (
 type mesh struct {
 	l     *lab
 	dir   string
+	hosts map[string]*host // where nodes run, by name; those that are not in it run where this program does
 	nodes []*node
 	doors []*control.Client // of guests
 }
@@ -34,21 +35,25 @@ type node struct {
 }
 
 // newMesh founds a mesh: its first node runs, with flags.
-func (l *lab) newMesh(ctx context.Context, name string, flags ...string) (m *mesh, err error) {
-	m = &mesh{l: l}
-	if m.dir, err = os.MkdirTemp(l.dir, "mesh-"); err != nil {
+func (l *lab) newMesh(ctx context.Context, name string, flags ...string) (*mesh, error) {
+	return l.newMeshOn(ctx, nil, name, flags...)
+}
+
+// newMeshOn is newMesh with nodes on hosts.
+func (l *lab) newMeshOn(ctx context.Context, hosts map[string]*host, name string, flags ...string) (*mesh, error) {
+	dir, err := os.MkdirTemp(l.dir, "mesh-")
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.close())
-		}
-	}()
-	if err := demo.Command(ctx, l.meshd, "init", "--data-dir", m.path(name), "--name", name, "--tag", "kind=parent"); err != nil {
-		return nil, err
+	m := &mesh{l: l, dir: dir, hosts: hosts}
+	err = demo.Command(ctx, l.meshd, "init", "--data-dir", m.path(name), "--name", name, "--tag", "kind=parent")
+	if err == nil {
+		_, err = m.start(ctx, name, flags...)
 	}
-	_, err = m.start(ctx, name, flags...)
-	return m, err
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
 }
 
 func (m *mesh) path(parts ...string) string {
@@ -60,8 +65,16 @@ func (m *mesh) start(ctx context.Context, name string, flags ...string) (*node, 
 	if err != nil {
 		return nil, err
 	}
-	args := append([]string{"run", "--data-dir", m.path(name), "--listen", listen}, flags...)
-	p, err := demo.Start(m.l.meshd, m.path(name+".log"), args...)
+	addr, at := listen, m.hosts[name]
+	if at != nil {
+		addr = at.addr + ":" + meshdPort
+	}
+	args := append([]string{"run", "--data-dir", m.path(name), "--listen", addr}, flags...)
+	var p *demo.Process
+	err = at.do(func() (err error) {
+		p, err = demo.Start(m.l.meshd, m.path(name+".log"), args...)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -170,28 +183,31 @@ var children = []string{"container_1", "container_2", "container_3"}
 
 // newPostcards starts the parent of the postcard pipeline, which spawns three children, and waits until all
 // is kept.
-func (l *lab) newPostcards(ctx context.Context) (m *mesh, err error) {
-	if m, err = l.newMesh(ctx, "host"); err != nil {
+func (l *lab) newPostcards(ctx context.Context) (*mesh, error) {
+	m, err := l.newMesh(ctx, "host")
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, m.close())
-		}
-	}()
+	if err := m.playPostcards(ctx); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	return m, nil
+}
+
+func (m *mesh) playPostcards(ctx context.Context) error {
 	for _, c := range children {
 		door, err := control.NewClient("", m.path("host", "guests", c))
 		if err != nil {
-			return nil, err
+			return err
 		}
 		m.doors = append(m.doors, door)
 	}
 	score, err := examples.Postcards.ReadFile("postcards/score.hcl")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := m.publishScore(ctx, string(score)); err != nil {
-		return nil, err
+		return err
 	}
 	err = until(ctx, "four nodes are alive and the package is tied", 20*time.Millisecond, func() (bool, error) {
 		alive, err := countAlive(ctx, m.nodes[0].door)
@@ -202,9 +218,9 @@ func (l *lab) newPostcards(ctx context.Context) (m *mesh, err error) {
 		return len(list) > 0, err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return m, m.allKept(ctx)
+	return m.allKept(ctx)
 }
 
 // pids of all nodes, guests too.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,22 +50,33 @@ func cpuOfAll(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// rssOf is the memory that a process holds now, without pages of files (bytes).
+// rssOf is the memory that a process holds now, and what of it are no pages of files (bytes).
 func rssOf(pid int) (total, anonymous float64, err error) {
+	f, err := memoryOf(pid, "VmRSS", "RssAnon")
+	return f[0], f[1], err
+}
+
+// peakOf is the most memory that a process ever held (bytes).
+func peakOf(pid int) (float64, error) {
+	f, err := memoryOf(pid, "VmHWM")
+	return f[0], err
+}
+
+// memoryOf reads fields of a process's status (bytes).
+func memoryOf(pid int, names ...string) ([]float64, error) {
+	out := make([]float64, len(names))
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, 0, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+		return out, fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
 	}
-	field := func(name string) float64 {
-		for line := range strings.SplitSeq(string(b), "\n") {
-			if rest, ok := strings.CutPrefix(line, name+":"); ok {
-				kb, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
-				return kb * 1024
-			}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		name, rest, _ := strings.Cut(line, ":")
+		if i := slices.Index(names, name); i >= 0 {
+			kb, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 64)
+			out[i] = kb * 1024
 		}
-		return 0
 	}
-	return field("VmRSS"), field("RssAnon"), nil
+	return out, nil
 }
 
 // wireBytes is what went over the loopback of this network so far, IP headers included.
