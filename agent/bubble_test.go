@@ -129,6 +129,14 @@ func (f *fleet) join(name string, n int, tags map[string]string) *simNode {
 }
 
 func (f *fleet) start(m *simNode) {
+	a := f.made(m)
+	ctx, cancel := context.WithCancel(context.Background())
+	m.agent, m.stop, m.done = a, cancel, make(chan error, 1)
+	go func() { m.done <- a.Run(ctx) }()
+}
+
+// made is the node's agent before it runs.
+func (f *fleet) made(m *simNode) *Agent {
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("MESHD_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", m.name)
@@ -152,9 +160,7 @@ func (f *fleet) start(m *simNode) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	m.agent, m.stop, m.done = a, cancel, make(chan error, 1)
-	go func() { m.done <- a.Run(ctx) }()
+	return a
 }
 
 // halt stops a node; crash says whether the network is torn away first, so that it can't say goodbye.

@@ -9,6 +9,7 @@ import (
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/mesh/ring"
+	"meshd/mesh/trust"
 )
 
 // A Node is all that is known here of one node of the mesh, alive or absent.
@@ -33,7 +34,7 @@ type Node struct {
 	Revoked      bool
 }
 
-// Nodes lists every node whose certificate was heard and is not revoked, sorted by name, then id.
+// Nodes lists this node, and every other whose certificate was heard and is not revoked, sorted by name, then id.
 func (m *Mesh) Nodes() []Node {
 	status := map[id.Node]catalog.Record{}
 	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatus, "") {
@@ -52,11 +53,9 @@ func (m *Mesh) Nodes() []Node {
 	}
 	var out []Node
 	done := map[id.Node]bool{}
-	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
-		n := r.Log.Origin
-		cert, ok := m.catalog.Cert(n)
-		if !ok || done[n] || m.catalog.Revoked(cert.Key) {
-			continue
+	add := func(n id.Node, cert *trust.Cert) {
+		if done[n] || m.catalog.Revoked(cert.Key) {
+			return
 		}
 		done[n] = true
 		node := Node{ID: n, Name: cert.Name, Attested: cert.Name != "", Self: n == m.self, Status: "failed", AttestedTags: cert.Tags, LastSeen: seen[n]}
@@ -82,6 +81,12 @@ func (m *Mesh) Nodes() []Node {
 		}
 		out = append(out, node)
 	}
+	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
+		if cert, ok := m.catalog.Cert(r.Log.Origin); ok {
+			add(r.Log.Origin, cert)
+		}
+	}
+	add(m.self, m.cert) // its own record comes with Run; the door is open before
 	slices.SortFunc(out, func(a, b Node) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {
 			return c
