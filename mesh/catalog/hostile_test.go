@@ -90,6 +90,7 @@ func TestASlowPeerNeverBlocksAppend(t *testing.T) {
 		x, y := net.Pipe()
 		slow := &gate{Conn: y, open: make(chan struct{})}
 		l := joinOver(a, b, x, slow)
+		synctest.Wait()          // both sessions are open, and a's first frame is stuck
 		fill(t, a, maxPushes+10) // b reads nothing meanwhile
 		if a.Stats().Overflows == 0 {
 			t.Error("the queue has no end")
