@@ -77,6 +77,7 @@ type Mesh struct {
 	catalog *catalog.Catalog
 	swarm   *swarm.Swarm
 	invites *invites
+	reach   *reach
 
 	changed chan struct{} // capacity 1: catalog or members changed; no data
 	kick    chan struct{} // capacity 1: tend soon
@@ -85,6 +86,8 @@ type Mesh struct {
 
 	mu       sync.Mutex
 	sessions map[id.Node]*session // open sync sessions, by peer
+	opened   uint64               // sessions so far
+	standing Standing
 	offline  bool
 }
 
@@ -97,7 +100,7 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, self: cfg.Identity.ID(), cert: cert,
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		sessions: map[id.Node]*session{},
+		sessions: map[id.Node]*session{}, reach: newReach(),
 	}
 	m.catalog, err = catalog.Open(catalog.Config{
 		Shelf: cfg.Catalog, Self: cfg.Identity, Charter: cfg.Charter, Wall: cfg.Wall, Log: cfg.Log,
@@ -123,7 +126,7 @@ func New(cfg Config) (*Mesh, error) {
 	})
 	m.ring, err = ring.New(ring.Config{
 		Link: m.link, Self: cfg.Identity, Cert: *cert, Label: "meshd/" + cfg.Charter.MeshName(),
-		Root: m.root8, OnRoot: m.heardRoot, OnHint: m.heardHint, Known: m.known, Log: cfg.Log, Wall: cfg.Wall,
+		Root: m.root8, OnRoot: m.heardRoot, OnHint: m.heardHint, Known: m.known, Aside: true, Log: cfg.Log, Wall: cfg.Wall,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make the ring: %w", err), m.link.Close())
@@ -131,6 +134,8 @@ func New(cfg Config) (*Mesh, error) {
 	m.link.Handle(protoSync, m.serveSync)
 	m.link.Handle(protoSwarm, func(ctx context.Context, peer trust.Cert, c net.Conn) { m.swarm.ServeConn(ctx, peer.ID, c) })
 	m.link.Handle(protoAsk, m.serveAsk)
+	m.link.Handle(protoAttach, m.serveAttach)
+	m.link.HandlePacket(kindReach, m.reach.packet)
 	m.link.HandleGuest(protoAdmit, m.serveAdmit)
 	return m, nil
 }

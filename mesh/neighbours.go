@@ -27,6 +27,8 @@ const (
 	compareEvery  = 5 * time.Second  // at most, for one peer whose root is unlike
 	randomCompare = 60 * time.Second // with a random neighbour, hint or not
 	rejoinEvery   = 2 * time.Second  // joins of a peer that is in session and not in the ring
+	joinPatience  = time.Second      // before the side that did not dial joins: who dialled does so at once
+	slowAtOnce    = 4                // absent peers beyond the recent ones that one look dials
 )
 
 // A session is an open sync stream with one peer.
@@ -34,12 +36,13 @@ type session struct {
 	conn    net.Conn
 	dialler id.Node   // who opened it: of two at once, both ends keep the smaller id's
 	started time.Time // by the wall clock, as the ring tells its times
+	opened  time.Time // by the steady one
 }
 
 // tend is the goroutine that owns whom to talk to: it opens sessions with neighbours, joins the ring
 // through them, and dials absent peers from the book.
 func (m *Mesh) tend(ctx context.Context) error {
-	t := &tender{m: m, rand: newRand(m.cfg.Seed ^ 0x7e4d), dialled: map[string]time.Time{}, joined: map[id.Node]time.Time{}, dialling: map[string]bool{}, done: make(chan string, 64)}
+	t := &tender{m: m, rand: newRand(m.cfg.Seed ^ 0x7e4d), dialled: map[string]time.Time{}, joined: map[id.Node]time.Time{}, dialling: map[string]bool{}, done: make(chan string, 64), placer: newPlacer(), doubts: map[id.Node]time.Time{}}
 	defer t.wg.Wait()
 	ticker := time.NewTicker(tendEvery)
 	defer ticker.Stop()
@@ -53,6 +56,8 @@ func (m *Mesh) tend(ctx context.Context) error {
 		case <-m.kick:
 		case key := <-t.done:
 			delete(t.dialling, key)
+		case got := <-t.placer.proofs:
+			t.proven(ctx, got)
 		}
 	}
 }
@@ -67,31 +72,53 @@ type tender struct {
 	compared time.Time
 	done     chan string
 	wg       sync.WaitGroup
+	placer   *placer
+	doubts   map[id.Node]time.Time // sessions that are to show that they live, and since when
+
+	away               bool      // by the operator's wish
+	looked, lookedWall time.Time // when tend last looked
+	addrs              []string  // own, at addrsAt
+	addrsAt            time.Time
+	met                time.Time // when somebody was last there
 }
 
 func (t *tender) look(ctx context.Context) {
 	m := t.m
-	m.mu.Lock()
-	offline := m.offline
-	open := make(map[id.Node]bool, len(m.sessions))
 	failed := map[id.Node]time.Time{}
 	for _, member := range m.ring.Members() {
 		if member.Status == ring.Failed {
 			failed[member.ID] = member.Since
 		}
 	}
+	m.mu.Lock()
+	offline, standing := m.offline, m.standing
+	open := make(map[id.Node]bool, len(m.sessions))
+	fresh := map[id.Node]bool{} // that the peer opened a moment ago: it is about to join
+	now := time.Now()
+	var silent []id.Node
 	for n, s := range m.sessions {
 		if since, dead := failed[n]; dead && s.started.Before(since) {
-			_ = s.conn.Close() // a stream to a node that died without a word
-			continue
+			silent = append(silent, n)
 		}
 		open[n] = true
+		fresh[n] = s.dialler == n && now.Sub(s.opened) < joinPatience
 	}
 	m.mu.Unlock()
 	if offline || ctx.Err() != nil {
+		t.looked, t.away = time.Time{}, true
 		return
 	}
-	now := time.Now()
+	if t.away {
+		t.away = false
+		t.afresh(open, now)
+	}
+	t.notice(open, now)
+	for _, n := range silent {
+		t.doubt(n, now)
+	}
+	t.checkDoubts(now)
+	t.alone(open, now)
+	t.place(ctx, open, now)
 	alive, _ := m.inRing()
 	delete(alive, m.self)
 
@@ -107,7 +134,7 @@ func (t *tender) look(ctx context.Context) {
 	}
 	// Whoever is in session and not in the ring belongs in it: a newcomer, or the far side of a healed split.
 	for n := range open {
-		if !alive[n] && now.Sub(t.joined[n]) >= rejoinEvery {
+		if standing == InRing && !alive[n] && !fresh[n] && now.Sub(t.joined[n]) >= rejoinEvery {
 			t.joined[n] = now
 			t.wg.Go(func() {
 				if _, err := m.ring.Join(ctx, []id.Node{n}); err != nil && ctx.Err() == nil {
@@ -123,6 +150,17 @@ func (t *tender) look(ctx context.Context) {
 	}
 }
 
+// alone notes how long nobody was there. Who comes back after a minute of that may be somewhere else.
+func (t *tender) alone(open map[id.Node]bool, now time.Time) {
+	if len(open) == 0 {
+		return
+	}
+	if !t.met.IsZero() && now.Sub(t.met) >= aloneLong {
+		t.placer.afresh()
+	}
+	t.met = now
+}
+
 // dialAbsent tries seeds and the peers of the book that are neither alive nor in session.
 func (t *tender) dialAbsent(ctx context.Context, alive, open map[id.Node]bool, now time.Time) {
 	m := t.m
@@ -133,25 +171,39 @@ func (t *tender) dialAbsent(ctx context.Context, alive, open map[id.Node]bool, n
 			}
 		}
 	}
-	peers := m.link.Peers()
+	for _, n := range t.redials(m.absent(alive, open), now) {
+		t.dial(ctx, n.String(), func(ctx context.Context) { m.openSession(ctx, n) })
+	}
+}
+
+// absent lists the peers of the book that are neither alive nor in session, the most recently seen first.
+func (m *Mesh) absent(alive, open map[id.Node]bool) []link.Peer {
+	peers := slices.DeleteFunc(m.link.Peers(), func(p link.Peer) bool {
+		return p.ID == m.self || alive[p.ID] || open[p.ID] || len(p.Addrs) == 0 || (p.Cert != nil && m.catalog.Revoked(p.Cert.Key))
+	})
 	slices.SortFunc(peers, func(a, b link.Peer) int { return b.LastSeen.Compare(a.LastSeen) })
-	rank := 0
-	for _, p := range peers {
-		if p.ID == m.self || alive[p.ID] || open[p.ID] || (p.Cert != nil && m.catalog.Revoked(p.Cert.Key)) {
+	return peers
+}
+
+// redials picks whom of the absent to dial now: the most recently seen all at once and often, of the others a
+// few, so that each has its turn.
+func (t *tender) redials(absent []link.Peer, now time.Time) []id.Node {
+	var out []id.Node
+	slow := 0
+	for i, p := range absent {
+		every := redialEvery
+		if i >= redialRecent {
+			every = max(redialSlow, time.Duration(len(absent)/slowAtOnce)*tendEvery)
+		}
+		if slow >= slowAtOnce || !t.due(p.ID.String(), every, now) {
 			continue
 		}
-		every := redialEvery
-		if rank >= redialRecent {
-			every = redialSlow
+		if i >= redialRecent {
+			slow++
 		}
-		rank++
-		if rank > 4*redialRecent {
-			break
-		}
-		if t.due(p.ID.String(), every, now) {
-			t.dial(ctx, p.ID.String(), func(ctx context.Context) { m.openSession(ctx, p.ID) })
-		}
+		out = append(out, p.ID)
 	}
+	return out
 }
 
 // due reports whether key may be dialled again, with jitter so that many nodes don't dial as one.
@@ -227,7 +279,7 @@ func (m *Mesh) serveSync(ctx context.Context, p trust.Cert, c net.Conn) {
 }
 
 func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id.Node) {
-	s := &session{conn: c, dialler: dialler, started: m.cfg.Wall()}
+	s := &session{conn: c, dialler: dialler, started: m.cfg.Wall(), opened: time.Now()}
 	m.mu.Lock()
 	if old := m.sessions[n]; old != nil {
 		if old.dialler != dialler && old.dialler.Compare(dialler) < 0 {
@@ -238,6 +290,7 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 		_ = old.conn.Close()
 	}
 	m.sessions[n] = s
+	m.opened++
 	m.mu.Unlock()
 	m.tendSoon()
 	m.notify()

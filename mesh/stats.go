@@ -16,7 +16,8 @@ type Stats struct {
 	Link     link.Stats
 	Swarm    swarm.Stats
 	Catalog  catalog.Stats
-	Sessions int // sync sessions open now, with distinct peers
+	Sessions int    // sync sessions open now, with distinct peers
+	Opened   uint64 // sync sessions since New
 	// Members counts by status the nodes that are known here, this one included: alive, left or failed.
 	Members map[string]int
 }
@@ -32,7 +33,7 @@ func (m *Mesh) Stats() Stats {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Sessions = len(m.sessions)
+	s.Sessions, s.Opened = len(m.sessions), m.opened
 	return s
 }
 

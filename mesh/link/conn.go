@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meshd/mesh/id"
@@ -26,7 +27,24 @@ type Conn struct {
 	// key and peer are set before the stream is handed out and guarded by link.mu until then.
 	key  ed25519.PublicKey
 	peer id.Node
+
+	told preface // by the peer, on the side that did not dial
+
+	heard atomic.Int64 // when bytes last came, in nanoseconds since link.began
 }
+
+// Read reads from the stream and notes that the peer is there.
+func (c *Conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard.Store(int64(time.Since(c.link.began)))
+	}
+	return n, err
+}
+
+// LastHeard is when bytes of the peer were last read, by the clock of package time; never before the Link was
+// made.
+func (c *Conn) LastHeard() time.Time { return c.link.began.Add(time.Duration(c.heard.Load())) }
 
 // register makes raw one of the link's, so that whatever closes the link closes it.
 func (l *Link) register(raw net.Conn, p *pass) (*Conn, error) {
@@ -237,6 +255,7 @@ func (l *Link) serve(c *Conn) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", cert.ID, err)
 	}
+	c.told = heard
 	own := l.preface(cert)
 	if !c.pass.prove(cert.ID) {
 		own.Refused = fmt.Sprintf("%d streams of one node are the limit", maxConnsPerPeer)

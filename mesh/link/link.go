@@ -57,6 +57,7 @@ type Link struct {
 	cfg      Config
 	self     id.Node
 	boot     bootID
+	began    time.Time // by the clock of package time
 	cert     tls.Certificate
 	listener net.Listener
 	packets  net.PacketConn
@@ -112,7 +113,7 @@ func New(cfg Config) (*Link, error) {
 	}
 	_, priv := cfg.Identity.BoxKey()
 	l := &Link{
-		cfg: cfg, self: own.ID,
+		cfg: cfg, self: own.ID, began: time.Now(),
 		cert:    tls.Certificate{Certificate: cfg.Identity.Chain, PrivateKey: cfg.Identity.Key},
 		members: map[string]func(context.Context, trust.Cert, net.Conn){},
 		guests:  map[string]func(context.Context, ed25519.PublicKey, net.Conn){},

@@ -23,7 +23,9 @@ type Memory struct {
 	mu       sync.Mutex // guards all below and all state of hosts, streams and packet queues
 	rand     *rand.Rand
 	hosts    map[string]*memHost
-	cut      map[[2]string]bool // ordered pairs of host addresses
+	cut      map[[2]string]bool      // ordered pairs of host addresses
+	nat      map[string]bool         // hosts that nothing reaches unasked
+	pinholes map[[2]string]time.Time // when a host behind NAT last sent a packet to another
 	streams  map[*memStream]struct{}
 	min, max time.Duration
 	loss     float64
@@ -36,6 +38,7 @@ const (
 	memPackets     = 1024      // packets that wait for ReadFrom; more are lost
 	memBufferBytes = 256 << 10 // bytes under way in one direction of a stream
 	memDialLimit   = 20 * time.Second
+	memPinhole     = 30 * time.Second // for this long after a packet out, packets come back in
 )
 
 // NewMemory returns an empty network without delay or loss.
@@ -43,6 +46,7 @@ func NewMemory(seed uint64) *Memory {
 	return &Memory{
 		rand:  rand.New(rand.NewPCG(seed, seed^0x6d657368)),
 		hosts: map[string]*memHost{}, cut: map[[2]string]bool{}, streams: map[*memStream]struct{}{},
+		nat: map[string]bool{}, pinholes: map[[2]string]time.Time{},
 		nextPort: 32768,
 	}
 }
@@ -93,6 +97,28 @@ func (m *Memory) setCut(a, b string, cut bool) {
 	for s := range m.streams {
 		s.wake()
 	}
+}
+
+// NAT puts the host at addr behind a network that lets nothing in unasked, or out from behind it: dials to it
+// hang, and packets come only from where it sent one within the last 30 s. Streams that it opened, and those
+// that are open already, work both ways.
+func (m *Memory) NAT(addr string, on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nat[addr] = on
+}
+
+// passesLocked reports whether a packet from one host reaches another, and notes what may come back.
+func (m *Memory) passesLocked(from, to string) bool {
+	now := time.Now()
+	if m.nat[from] {
+		m.pinholes[[2]string{from, to}] = now
+	}
+	if m.cut[[2]string{from, to}] {
+		return false
+	}
+	last, asked := m.pinholes[[2]string{to, from}]
+	return !m.nat[to] || asked && now.Sub(last) < memPinhole
 }
 
 // Crash ends all sockets of the host at addr as the kernel does when a process is killed: its own calls
@@ -160,7 +186,7 @@ func (h *memHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, memDialLimit)
 	defer cancel()
 	h.net.mu.Lock()
-	silent := h.net.cut[[2]string{h.addr, addr}]
+	silent := h.net.cut[[2]string{h.addr, addr}] || h.net.nat[addr]
 	delay := h.net.delayLocked() + h.net.delayLocked()
 	h.net.mu.Unlock()
 	if silent {
@@ -315,7 +341,7 @@ func (p *memPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, errMemClosed
 	}
 	far := m.hosts[to.String()]
-	if far == nil || far.packets == nil || m.cut[[2]string{p.host.addr, far.addr}] {
+	if !m.passesLocked(p.host.addr, to.String()) || far == nil || far.packets == nil {
 		return len(b), nil
 	}
 	if m.loss > 0 && m.rand.Float64() < m.loss {

@@ -108,9 +108,12 @@ type node struct {
 
 func (w *world) start(n int) *node { return w.startWith(n, w.config(n)) }
 
-func (w *world) startWith(n int, cfg Config) *node {
+func (w *world) startWith(n int, cfg Config, more ...func(*Link)) *node {
 	l, err := New(cfg)
 	must(w.t, err)
+	for _, m := range more {
+		m(l)
+	}
 	nd := &node{Link: l, n: n, got: make(chan string, 1024)}
 	l.Handle(protoEcho, func(_ context.Context, _ trust.Cert, c net.Conn) {
 		_, _ = io.Copy(c, c) // until the far end is done

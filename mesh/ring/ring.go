@@ -38,6 +38,9 @@ type Config struct {
 	// OnHint is told each hint of the ring, own ones too, in no order, some never. It owns b, and must not
 	// block. Optional.
 	OnHint func(b []byte)
+	// Aside keeps this node out of the ring until Enter: it answers no stream and no packet of it, and knows
+	// no member.
+	Aside bool
 	// Known says whether a node is certified, so that it may be a member. Must not block and must not
 	// call the Ring. Optional: the peer book of Link is asked.
 	Known func(id.Node) bool
@@ -67,20 +70,29 @@ type Member struct {
 
 // A Ring is this node's part in the ring. Its methods are safe for concurrent use.
 type Ring struct {
-	cfg       Config
-	self      id.Node
-	transport *transport
-	changed   chan struct{} // capacity 1; no data
-	refusal   chan struct{} // capacity 1: refused has a new entry; no data
-	ready     chan struct{} // closed when serf is set
+	cfg     Config
+	self    id.Node
+	changed chan struct{} // capacity 1; no data
+	refusal chan struct{} // capacity 1: refused has a new entry; no data
+	entered chan struct{} // capacity 1: term was set; no data
 
 	mu      sync.Mutex
-	serf    *serf.Serf // set once, by Run
-	ended   bool
+	term    *term // nil: aside
 	heard   map[id.Node]heard
 	refused map[id.Node]bool // certified nobody knew of when they were announced
-	joins   sync.WaitGroup   // none is added once ended
-	joining chan struct{}    // capacity 1: held by the join that serf works on
+}
+
+// A term is one stay in the ring: a serf that left can't come back.
+type term struct {
+	transport *transport
+	ctx       context.Context // ends with the term
+	leave     context.CancelFunc
+	ready     chan struct{} // closed when serf is set
+	joining   chan struct{} // capacity 1: held by the join that serf works on
+
+	serf  *serf.Serf     // guarded by Ring.mu; set once
+	ended bool           // guarded by Ring.mu
+	joins sync.WaitGroup // none is added once ended
 }
 
 // heard is what events and acks told of one member.
@@ -112,58 +124,128 @@ func New(cfg Config) (*Ring, error) {
 	}
 	r := &Ring{
 		cfg: cfg, self: cfg.Self.ID(),
-		changed: make(chan struct{}, 1), refusal: make(chan struct{}, 1), ready: make(chan struct{}), joining: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), refusal: make(chan struct{}, 1), entered: make(chan struct{}, 1),
 		heard: map[id.Node]heard{}, refused: map[id.Node]bool{},
 	}
-	r.transport = newTransport(cfg.Link, r.self, cfg.Label)
+	cfg.Link.Handle(protoRing, r.serve)
+	cfg.Link.HandlePacket(kindRing, r.receive)
+	if !cfg.Aside {
+		r.Enter()
+	}
 	return r, nil
 }
 
-// Run keeps this node in the ring, alone at first, until ctx ends. It then leaves, within a second, and
-// returns when its transport is down and Joins have returned. A few goroutines of serf and memberlist
-// outlive it for at most Settle; a daemon need not wait for them.
+// Enter takes part in the ring, alone until a Join. It does nothing where this node is in it, or about to
+// leave: call it again.
+func (r *Ring) Enter() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.term != nil {
+		return
+	}
+	t := &term{
+		transport: newTransport(r.cfg.Link, r.self, r.cfg.Label), ready: make(chan struct{}), joining: make(chan struct{}, 1),
+	}
+	t.ctx, t.leave = context.WithCancel(context.Background())
+	r.term = t
+	notify(r.entered)
+}
+
+// Leave says goodbye and stays aside until Enter. It does not wait for it.
+func (r *Ring) Leave() {
+	if t := r.current(); t != nil {
+		t.leave()
+	}
+}
+
+// current is the term under way; nil: aside.
+func (r *Ring) current() *term {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.term
+}
+
+// Run keeps this node in the ring, alone at first, from Enter to Leave, until ctx ends. It then leaves, within
+// a second, and returns when its transport is down and Joins have returned. A few goroutines of serf and
+// memberlist outlive it for at most Settle; a daemon need not wait for them.
 func (r *Ring) Run(ctx context.Context) error {
+	for {
+		t := r.current()
+		if t == nil {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-r.entered:
+			}
+			continue
+		}
+		stop := context.AfterFunc(ctx, t.leave)
+		err := r.stay(t)
+		stop()
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.term = nil
+		clear(r.heard)
+		clear(r.refused)
+		r.mu.Unlock()
+		notify(r.changed)
+	}
+}
+
+// stay is one term.
+func (r *Ring) stay(t *term) error {
 	events := make(chan serf.Event, eventQueue)
-	s, err := serf.Create(r.settings(events))
+	s, err := serf.Create(r.settings(t.transport, events))
 	if err != nil {
-		return errors.Join(fmt.Errorf("start the ring: %w", err), r.transport.Shutdown())
+		return errors.Join(fmt.Errorf("start the ring: %w", err), t.transport.Shutdown())
 	}
 	r.mu.Lock()
-	r.serf = s
+	t.serf = s
 	r.mu.Unlock()
-	close(r.ready)
+	close(t.ready)
 
 	var own sync.WaitGroup
 	down := make(chan struct{})
 	own.Go(func() { r.drain(events, down) })
-	own.Go(func() { r.reconsider(ctx) })
+	own.Go(func() { r.reconsider(t.ctx) })
 
-	<-ctx.Done()
+	<-t.ctx.Done()
 	err = s.Leave()
 	err = errors.Join(err, s.Shutdown())
 	r.mu.Lock()
-	r.ended = true
+	t.ended = true
 	r.mu.Unlock()
-	r.joins.Wait()
+	t.joins.Wait()
 	close(down)
 	own.Wait()
 	return err
 }
 
+// errAside is wrapped where this node takes no part in the ring.
+var errAside = errors.New("this node is not in it")
+
 // Join brings this ring together with those that peers are in and returns how many of them answered. All
 // are dialled at once; those that do not answer within 2 s are left out. It waits for Run to begin.
 func (r *Ring) Join(ctx context.Context, peers []id.Node) (joined int, err error) {
+	t := r.current()
+	if t == nil {
+		return 0, fmt.Errorf("join the ring: %w", errAside)
+	}
 	select {
-	case <-r.ready:
+	case <-t.ready:
+	case <-t.ctx.Done():
+		return 0, fmt.Errorf("join the ring: it has ended: %w", net.ErrClosed)
 	case <-ctx.Done():
 		return 0, fmt.Errorf("join the ring: it does not run yet: %w", ctx.Err())
 	}
 	r.mu.Lock()
-	if r.ended {
+	if t.ended {
 		r.mu.Unlock()
 		return 0, fmt.Errorf("join the ring: it has ended: %w", net.ErrClosed)
 	}
-	r.joins.Add(1)
+	t.joins.Add(1)
 	r.mu.Unlock()
 	type result struct {
 		n   int
@@ -171,8 +253,8 @@ func (r *Ring) Join(ctx context.Context, peers []id.Node) (joined int, err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		defer r.joins.Done()
-		n, err := r.join(ctx, peers)
+		defer t.joins.Done()
+		n, err := t.join(ctx, peers)
 		done <- result{n, err}
 	}()
 	select {
@@ -183,11 +265,11 @@ func (r *Ring) Join(ctx context.Context, peers []id.Node) (joined int, err error
 	}
 }
 
-func (r *Ring) join(ctx context.Context, peers []id.Node) (int, error) {
+func (t *term) join(ctx context.Context, peers []id.Node) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
-	reached, err := r.transport.warm(ctx, peers)
-	defer r.transport.cool(reached)
+	reached, err := t.transport.warm(ctx, peers)
+	defer t.transport.cool(reached)
 	if len(reached) == 0 {
 		return 0, fmt.Errorf("join the ring: none of %d peers answers: %w", len(peers), err)
 	}
@@ -197,25 +279,24 @@ func (r *Ring) join(ctx context.Context, peers []id.Node) (int, error) {
 	}
 	// One at a time: serf holds a mutex through a join, and whoever waits for that hears no ctx.
 	select {
-	case r.joining <- struct{}{}:
-		defer func() { <-r.joining }()
+	case t.joining <- struct{}{}:
+		defer func() { <-t.joining }()
 	case <-ctx.Done():
 		return 0, fmt.Errorf("join the ring: other joins took %v: %w", joinLimit, ctx.Err())
 	}
 	// Old events are ignored: they are hints, and whoever joins has just compared catalogs.
-	n, err := r.serf.Join(names, true)
+	n, err := t.serf.Join(names, true)
 	if err != nil {
 		return n, fmt.Errorf("join the ring: %w", err)
 	}
 	return n, nil
 }
 
-// Members returns all that the ring knows of, this node too, in order of their ids; none before Run.
+// Members returns all that the ring knows of, this node too, in order of their ids; none before Run, and
+// none aside.
 // Members that left or failed stay for 24 hours.
 func (r *Ring) Members() []Member {
-	r.mu.Lock()
-	s := r.serf
-	r.mu.Unlock()
+	s := r.running()
 	if s == nil {
 		return nil
 	}
@@ -247,15 +328,23 @@ func (r *Ring) Members() []Member {
 	return out
 }
 
+// running is the serf of the term under way; nil where there is none, or it has ended.
+func (r *Ring) running() *serf.Serf {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.term == nil || r.term.ended {
+		return nil
+	}
+	return r.term.serf
+}
+
 // Hint tells all members b, at most MaxHint bytes, unless they miss it. OnHint hears it here too.
 func (r *Ring) Hint(b []byte) error {
 	if len(b) > MaxHint {
 		return fmt.Errorf("hint to the ring: %w", &wire.LimitError{What: "bytes of a hint", Limit: MaxHint, Got: len(b)})
 	}
-	r.mu.Lock()
-	s, ended := r.serf, r.ended
-	r.mu.Unlock()
-	if s == nil || ended {
+	s := r.running()
+	if s == nil {
 		return fmt.Errorf("hint to the ring: it does not run: %w", net.ErrClosed)
 	}
 	if err := s.UserEvent(hintName, slices.Clone(b), false); err != nil {

@@ -11,11 +11,11 @@ import (
 )
 
 // settings is the configuration of serf and memberlist; notes on each deviation from their defaults.
-func (r *Ring) settings(events chan<- serf.Event) *serf.Config {
+func (r *Ring) settings(t *transport, events chan<- serf.Event) *serf.Config {
 	logger := log.New(&logWriter{log: r.cfg.Log}, "", 0)
 
 	m := memberlist.DefaultLANConfig()
-	m.Transport = r.transport
+	m.Transport = t
 	m.Label = r.cfg.Label
 	m.Alive = (*aliveDelegate)(r)
 	m.Ping = (*pingDelegate)(r)

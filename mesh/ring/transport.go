@@ -56,13 +56,17 @@ func newTransport(l *link.Link, self id.Node, label string) *transport {
 		t.label = append([]byte{labelMark, byte(len(label))}, label...)
 	}
 	t.life, t.end = context.WithCancel(context.Background())
-	l.Handle(protoRing, t.serve)
-	l.HandlePacket(kindRing, t.receive)
 	return t
 }
 
-// serve hands a stream to memberlist, which closes it.
-func (t *transport) serve(ctx context.Context, _ trust.Cert, c net.Conn) {
+// serve hands a stream to memberlist, which closes it. Aside, nobody wants it.
+func (r *Ring) serve(ctx context.Context, _ trust.Cert, c net.Conn) {
+	term := r.current()
+	if term == nil {
+		_ = c.Close() // whoever opened it reads that this node is not in the ring
+		return
+	}
+	t := term.transport
 	wait := time.NewTimer(joinLimit)
 	defer wait.Stop()
 	select {
@@ -76,10 +80,12 @@ func (t *transport) serve(ctx context.Context, _ trust.Cert, c net.Conn) {
 }
 
 // receive hands a packet to memberlist, or drops it when that is behind.
-func (t *transport) receive(from id.Node, b []byte, at time.Time) {
-	if len(b) < 1 || b[0] != t.tag {
+func (r *Ring) receive(from id.Node, b []byte, at time.Time) {
+	term := r.current()
+	if term == nil || len(b) < 1 || b[0] != term.transport.tag {
 		return
 	}
+	t := term.transport
 	b = append(t.label[:len(t.label):len(t.label)], b[1:]...)
 	p := &memberlist.Packet{Buf: b, From: &net.UDPAddr{IP: logicalIP(from), Port: logicalPort}, Timestamp: at}
 	select {

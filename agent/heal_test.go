@@ -1,0 +1,168 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meshd/mesh"
+)
+
+// whole says whether every running node sees all of them alive and in the ring, with one catalog.
+func (f *fleet) whole() (bool, string) {
+	for name, m := range f.nodes {
+		switch {
+		case len(m.agent.mesh.Alive()) != len(f.nodes):
+			return false, fmt.Sprintf("%s sees %d alive", name, len(m.agent.mesh.Alive()))
+		case m.agent.mesh.Standing() != mesh.InRing:
+			return false, name + " is not in the ring"
+		case m.agent.mesh.Catalog().Root() != f.parent.agent.mesh.Catalog().Root():
+			return false, name + " has another catalog"
+		}
+		for _, n := range m.agent.mesh.Nodes() {
+			if n.Status != "alive" {
+				return false, fmt.Sprintf("%s sees %s %s", name, n.Name, n.Status)
+			}
+		}
+	}
+	return true, ""
+}
+
+// four is a fleet of four nodes that is whole.
+func four(t *testing.T, seed uint64) *fleet {
+	f := newFleet(t, seed)
+	f.found("host", nil)
+	for i := range 3 {
+		f.join(fmt.Sprint("node_", i+1), 2+i, nil)
+	}
+	t.Logf("four nodes are whole %v after the last began", f.until("all are in the ring", time.Minute, f.whole))
+	return f
+}
+
+// opened counts the sync sessions that ever were.
+func (f *fleet) opened() (n uint64) {
+	for _, m := range f.nodes {
+		n += m.agent.mesh.Stats().Opened
+	}
+	return n
+}
+
+// A link that comes and goes restarts nothing that works.
+func TestAFlappingLinkRestartsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := four(t, 21)
+		defer f.end()
+		time.Sleep(10 * time.Second)
+		before := f.opened()
+		for range 20 {
+			f.split(f.nodes["node_1"], true)
+			time.Sleep(1500 * time.Millisecond)
+			f.split(f.nodes["node_1"], false)
+			time.Sleep(1500 * time.Millisecond)
+		}
+		f.until("all are whole again", 10*time.Second, f.whole)
+		if after := f.opened(); after != before {
+			t.Errorf("%d sync sessions were opened anew over a link that flaps", after-before)
+		}
+	})
+}
+
+// Two halves that published apart, for longer than serf remembers anybody, are one mesh soon after the link's return.
+func TestALongSplitHealsOnBothSides(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		apart := 20 * time.Minute
+		if os.Getenv("MESHD_TEST_ALL") != "" {
+			apart = 25 * time.Hour // serf forgets after 24
+		}
+		f := four(t, 22)
+		defer f.end()
+		cut := func(on bool) {
+			for _, a := range []string{"host", "node_1"} {
+				for _, b := range []string{"node_2", "node_3"} {
+					if on {
+						f.net.Cut(f.nodes[a].addr, f.nodes[b].addr)
+					} else {
+						f.net.Heal(f.nodes[a].addr, f.nodes[b].addr)
+					}
+				}
+			}
+		}
+		f.publishScore(soloScore("1.0.0", wantApp))
+		f.until("all play the score", time.Minute, func() (bool, string) {
+			for _, m := range f.nodes {
+				if v := m.agent.view.Load(); v == nil || v.program == nil {
+					return false, m.name
+				}
+			}
+			return true, ""
+		})
+		cut(true)
+		time.Sleep(apart)
+		for _, name := range []string{"host", "node_3"} {
+			if n := len(f.nodes[name].agent.mesh.Alive()); n != 2 {
+				t.Errorf("%s sees %d alive in its half", name, n)
+			}
+			if _, err := f.publishFile(f.nodes[name], "from/"+name, "", name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cut(false)
+		t.Logf("after %v apart all are whole %v after the heal", apart, f.until("both sides are one", 30*time.Second, f.whole))
+		for name, m := range f.nodes {
+			for _, from := range []string{"from/host", "from/node_3"} {
+				if len(m.agent.supply.named(from)) != 1 {
+					t.Errorf("%s did not hear of %s", name, from)
+				}
+			}
+		}
+	})
+}
+
+// A machine that was suspended does not wait for timers: it looks for the others at once.
+func TestAWallClockThatJumpedMeansLookAround(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 23)
+		defer f.end()
+		f.found("host", nil)
+		jump := time.Duration(0)
+		f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().Add(jump) } }
+		far := f.join("laptop", 2, nil)
+		f.until("both are in the ring", time.Minute, f.whole)
+		before := f.opened()
+		time.Sleep(3 * time.Second)
+		jump = time.Hour
+		f.until("it is whole", 10*time.Second, f.whole)
+		time.Sleep(10 * time.Second)
+		if after := f.opened(); after != before {
+			t.Errorf("%d sessions that worked were opened anew", after-before)
+		}
+		// The network came back as another one: the old streams are dead, and nobody said so.
+		f.split(far, true)
+		time.Sleep(20 * time.Minute)
+		f.split(far, false)
+		jump += time.Hour
+		t.Logf("whole %v after the resume", f.until("it is whole", 10*time.Second, f.whole))
+	})
+}
+
+// Who cannot be dialled back stays out of the ring, and is heard all the same.
+func TestWhoCannotBeReachedStaysOutOfTheRing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := four(t, 24)
+		defer f.end()
+		f.net.NAT("10.0.0.9:6374", true)
+		phone := f.join("phone", 9, nil)
+		f.until("it is heard", 30*time.Second, func() (bool, string) {
+			return phone.agent.mesh.Catalog().Root() == f.parent.agent.mesh.Catalog().Root(), f.report()
+		})
+		time.Sleep(time.Minute)
+		if s := phone.agent.mesh.Standing(); s == mesh.InRing {
+			t.Error("it is in the ring, and nobody reaches it there")
+		}
+		// It moves to where it can be reached: no restart is needed.
+		f.net.NAT("10.0.0.9:6374", false)
+		t.Logf("in the ring %v after it could be", f.until("it is in the ring", 10*time.Minute, f.whole))
+	})
+}
