@@ -18,7 +18,7 @@ import (
 func TestFiveNodesSeeACrashAndAReturn(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		nodes := w.ring(5, w.start)
-		t.Logf("joined in %v", await(t, 5*time.Second, nodes, nil))
+		t.Logf("joined in %v", await(t, wholeLimit, nodes, nil))
 
 		gone := nodes[4]
 		w.net.Crash(addr(gone.n))
@@ -33,7 +33,7 @@ func TestFiveNodesSeeACrashAndAReturn(t *testing.T) {
 		_, err := back.Join(t.Context(), []id.Node{rest[1].self})
 		must(t, err)
 		nodes = append(rest, back)
-		t.Logf("return seen in %v", await(t, 5*time.Second, nodes, nil))
+		t.Logf("return seen in %v", await(t, wholeLimit, nodes, nil))
 
 		back.stop()
 		t.Logf("farewell seen in %v", await(t, 5*time.Second, rest, map[id.Node]Status{gone.self: Left}))
@@ -72,7 +72,7 @@ func TestTwoNodesOnLoopback(t *testing.T) {
 func TestLeavingTakesLessThanASecond(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		nodes := w.ring(3, w.start)
-		await(t, 5*time.Second, nodes, nil)
+		await(t, wholeLimit, nodes, nil)
 		start := time.Now()
 		nodes[0].stop()
 		if d := time.Since(start); d >= time.Second {
@@ -96,7 +96,7 @@ func TestLeavingTakesLessThanASecond(t *testing.T) {
 func TestHintsReachAll(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		nodes := w.ring(5, w.start)
-		await(t, 5*time.Second, nodes, nil)
+		await(t, wholeLimit, nodes, nil)
 		time.Sleep(10 * time.Second) // virtual; every pair has met by then
 		longest := strings.Repeat("x", MaxHint)
 		must(t, nodes[0].Hint([]byte(longest)))
@@ -134,7 +134,7 @@ func TestHintsReachAll(t *testing.T) {
 func TestAcksCarryTheRoot(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		nodes := w.ring(3, w.start)
-		await(t, 5*time.Second, nodes, nil)
+		await(t, wholeLimit, nodes, nil)
 		for _, n := range nodes {
 			n.mu.Lock()
 			n.root = [8]byte{7: byte(n.n)}
@@ -225,7 +225,7 @@ func TestDelegateRefusesForeignNamesAndAddresses(t *testing.T) {
 func TestSplitHealsByJoin(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		nodes := w.ring(4, w.start)
-		await(t, 5*time.Second, nodes, nil)
+		await(t, wholeLimit, nodes, nil)
 		each := func(do func(a, b string)) {
 			for _, a := range nodes[:2] {
 				for _, b := range nodes[2:] {
@@ -242,7 +242,7 @@ func TestSplitHealsByJoin(t *testing.T) {
 		if joined != 2 || err != nil {
 			t.Errorf("joined %d, %v; want both that answer", joined, err)
 		}
-		await(t, 5*time.Second, nodes, nil)
+		await(t, wholeLimit, nodes, nil)
 		t.Logf("whole again in %v", time.Since(start))
 	})
 }

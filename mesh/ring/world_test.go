@@ -186,6 +186,10 @@ func (w *world) ring(n int, start func(n int) *node) []*node {
 	return nodes
 }
 
+// wholeLimit is how long the last pair of a new ring may take to hear of each other: gossip may miss it, and
+// then the next exchange of states, every half minute, tells.
+const wholeLimit = 45 * time.Second
+
 // await waits until all of nodes see the status of every one of them as want says (alive where it is silent)
 // and returns how long that took.
 func await(t testing.TB, limit time.Duration, nodes []*node, want map[id.Node]Status) time.Duration {
