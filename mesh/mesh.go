@@ -26,7 +26,7 @@ import (
 
 // The protocols that share the port, told apart by ALPN.
 const (
-	protoSync  = "meshd/sync/1"
+	protoSync  = "meshd/sync/2"
 	protoSwarm = "meshd/swarm/1"
 	protoAdmit = "meshd/admit/1"
 	protoAsk   = "meshd/ask/1"

@@ -95,7 +95,7 @@ func BenchmarkRoot(b *testing.B) {
 	c := newWorld(b, 1000).open(b, 0, shelf)
 	h := c.set.order[len(c.set.order)/2]
 	for b.Loop() {
-		h.leafStale, c.set.rootStale = true, true
+		c.set.stale[h] = struct{}{}
 		c.set.settle()
 	}
 }

@@ -51,6 +51,16 @@ type PlacedBody struct {
 	Outcome uint8
 }
 
+// CheckpointBody says that no record of its log below seq Floor counts any more: what was live there was
+// written again above it. So withdrawals need not be kept for ever.
+type CheckpointBody struct{ Floor uint64 }
+
+// EncodeCheckpoint returns the body of a checkpoint record.
+func EncodeCheckpoint(b CheckpointBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
+
+// DecodeCheckpoint reads what EncodeCheckpoint writes.
+func DecodeCheckpoint(b []byte) (CheckpointBody, error) { return decodeBody[CheckpointBody](b) }
+
 // EncodeCert returns the body of a cert record.
 func EncodeCert(b CertBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
 

@@ -25,7 +25,14 @@ type Config struct {
 	Wall    func() time.Time // stamps records and names epochs; never orders
 	Log     *slog.Logger
 	Rand    io.Reader // tells apart epochs opened in one millisecond; optional: crypto/rand
+
+	// CacheBytes is how much memory records may take besides the index, about; what does not fit is read
+	// from the shelf. Optional: DefaultCache; negative: none.
+	CacheBytes int
 }
+
+// DefaultCache holds the records of a mesh of some hundred nodes and ten thousand artifacts.
+const DefaultCache = 8 << 20
 
 // A Catalog is everything a node has heard, on disk and in memory. All methods may be called from any
 // goroutine. It has none of its own: it works in its callers, and in Session while one runs.
@@ -44,6 +51,9 @@ type Catalog struct {
 	epoch    uint64 // that own records go to
 	set      *set
 	sessions map[*session]bool
+	forks    map[LogID]Fork
+	claims   []time.Time // when own records came from elsewhere, within cloneTime
+	cached   int         // bytes of records in memory, about
 	stats    Stats
 	agreed   atomic.Uint64 // Stats.Agreed, counted while mu may be held
 	news     news
@@ -56,6 +66,7 @@ type Catalog struct {
 // Stats counts since Open what an operator may ask about.
 type Stats struct {
 	Logs, Records int // live now
+	Graves        int // logs that aged out, now
 	Forks         int // known now
 
 	Appended   uint64 // own records
@@ -66,6 +77,7 @@ type Stats struct {
 	Incomplete uint64 // logs that a peer passed on with records left out, after it was asked for all
 	Agreed     uint64 // comparisons that found a peer to know the same
 	Overflows  uint64 // times a slow peer's queue was given up for a later comparison
+	Buried     uint64 // logs that aged out
 }
 
 // Open reads the shelf. On one that holds no epoch it opens a new one: a node that lost its store never
@@ -76,8 +88,13 @@ func Open(cfg Config) (*Catalog, error) {
 	}
 	c := &Catalog{
 		cfg: cfg, self: cfg.Self.ID(), set: newSet(), sessions: map[*session]bool{}, stale: map[string]bool{},
+		forks:   map[LogID]Fork{},
 		changed: make(chan struct{}, 1), checked: make(chan struct{}),
 	}
+	if c.cfg.CacheBytes == 0 {
+		c.cfg.CacheBytes = DefaultCache
+	}
+	c.set.fetch = func(e *entry) *Record { return c.record(e) }
 	if err := c.load(); err != nil {
 		return nil, fmt.Errorf("read the catalog: %w", err)
 	}
@@ -144,7 +161,7 @@ var ErrRevoked = errors.New("this node's key is revoked")
 // After an error nothing was appended. The error is a *wire.LimitError when the record is too long, and
 // wraps ErrMalformed or artifact.ErrMalformed when name or body are wrong.
 func (c *Catalog) Append(kind uint8, name string, body []byte, keep int) (Record, error) {
-	if scopeOf(kind) == "" {
+	if scopeOf(kind) == "" || kind == KindCheckpoint {
 		return Record{}, fmt.Errorf("append: kind %d is not yet supported", kind)
 	}
 	if kind == KindArtifact && keep != 0 {
@@ -166,6 +183,9 @@ func (c *Catalog) Append(kind uint8, name string, body []byte, keep int) (Record
 	if err != nil {
 		return Record{}, fmt.Errorf("append %q: %w", name, err)
 	}
+	if err := c.checkpoint(); err != nil { // costs room alone; the record is safe
+		c.cfg.Log.Warn("no checkpoint of the own log yet", "error", err)
+	}
 	return r, nil
 }
 
@@ -174,9 +194,12 @@ func (c *Catalog) prepare(kind uint8) error {
 	if c.set.caps[c.self] != nil {
 		return ErrRevoked
 	}
+	if c.cloned() {
+		return ErrCloned
+	}
 	for _, scope := range []string{ScopeNodes, ScopeMain} {
 		h := c.set.logs[LogID{c.self, c.epoch, scope}]
-		if h == nil || h.complete() && h.forked == nil {
+		if h == nil || h.complete() && !h.forked {
 			continue
 		}
 		if err := c.newEpoch(); err != nil { // its end is somewhere else
@@ -201,37 +224,46 @@ func (c *Catalog) prepare(kind uint8) error {
 }
 
 func (c *Catalog) append(kind uint8, name string, body []byte) (Record, error) {
-	e, encoded, err := c.sign(kind, name, body)
+	e, encoded, err := c.sign(c.set, kind, name, body, c.cfg.Wall())
 	if err != nil {
 		return Record{}, err
 	}
-	if err := c.apply([][]byte{e.key()}, [][]byte{encoded}); err != nil {
-		return Record{}, err
-	}
-	c.mu.Lock()
-	c.take(e)
-	c.set.settle()
-	c.stats.Appended++
-	c.mu.Unlock()
-	c.tell([]*entry{e}, nil)
-	return e.Record, nil
+	r := *e.rec
+	return r, c.write([]*entry{e}, [][]byte{encoded})
 }
 
-// sign makes the next record of the own log.
-func (c *Catalog) sign(kind uint8, name string, body []byte) (*entry, []byte, error) {
-	log := LogID{c.self, c.epoch, scopeOf(kind)}
-	r := Record{
-		Log: log, Seq: 1, Kind: kind, Name: name, Body: body,
-		At: time.UnixMilli(c.cfg.Wall().UnixMilli()).UTC(),
+// write makes own records durable, adds them and tells all.
+func (c *Catalog) write(entries []*entry, encoded [][]byte) error {
+	keys := make([][]byte, len(entries))
+	for i, e := range entries {
+		keys[i] = e.key()
 	}
-	if h := c.set.logs[log]; h != nil {
+	if err := c.apply(keys, encoded); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	for _, e := range entries {
+		c.take(e)
+	}
+	c.set.settle()
+	c.stats.Appended += uint64(len(entries))
+	c.mu.Unlock()
+	c.tell(entries, nil)
+	return nil
+}
+
+// sign makes the next record of the own log, as s knows it.
+func (c *Catalog) sign(s *set, kind uint8, name string, body []byte, at time.Time) (*entry, []byte, error) {
+	log := LogID{c.self, c.epoch, scopeOf(kind)}
+	r := Record{Log: log, Seq: 1, Kind: kind, Name: name, Body: body, At: time.UnixMilli(at.UnixMilli()).UTC()}
+	if h := s.logs[log]; h != nil {
 		r.Seq = h.last() + 1
 	}
 	core, err := r.core()
 	if err != nil {
 		return nil, nil, err
 	}
-	r.Live = c.set.liveAfter(&r, core)
+	r.Live = s.liveAfter(&r, core)
 	r.Sig = [64]byte(ed25519.Sign(c.cfg.Self.Key, toSign(core, r.Live)))
 	b := append(append(core, r.Live[:]...), r.Sig[:]...)
 	e, err := decodeEntry(b) // with every check that peers make
@@ -241,7 +273,7 @@ func (c *Catalog) sign(kind uint8, name string, body []byte) (*entry, []byte, er
 	if err := c.readBody(e, c.keyOf); err != nil {
 		return nil, nil, err
 	}
-	if kind == KindCert && e.cert == nil {
+	if kind == KindCert && e.cert() == nil {
 		return nil, nil, errors.New("the charter does not back this certificate")
 	}
 	return e, b, nil
@@ -253,7 +285,7 @@ func (c *Catalog) keyOf(n id.Node) ed25519.PublicKey {
 		return c.cfg.Self.Public()
 	}
 	if e := c.set.certificate(n); e != nil {
-		return e.cert.Key
+		return e.cert().Key
 	}
 	return nil
 }
@@ -261,32 +293,37 @@ func (c *Catalog) keyOf(n id.Node) ed25519.PublicKey {
 // readBody fills in what the merge needs of a certificate or a revocation, where the charter backs it, and
 // refuses one that no honest origin writes.
 func (c *Catalog) readBody(e *entry, key func(id.Node) ed25519.PublicKey) error {
-	switch e.Kind {
+	switch e.kind {
 	case KindCert:
-		body, err := DecodeCert(e.Body)
+		body, err := DecodeCert(e.rec.Body)
 		if err != nil {
 			return err
 		}
 		cert, err := c.cfg.Charter.VerifyChain(body.Chain)
 		if err != nil { // not this node's charter: no fault of who passes it on
-			c.cfg.Log.Debug("certificate has no effect", "node", e.Log.Origin.Short(), "error", err)
+			c.cfg.Log.Debug("certificate has no effect", "node", e.log.Origin.Short(), "error", err)
 			return nil
 		}
-		if cert.ID != e.Log.Origin {
-			return fmt.Errorf("certificate of %s: %w: it is that of %s", e.Log.Origin.Short(), ErrMalformed, cert.ID.Short())
+		if cert.ID != e.log.Origin {
+			return fmt.Errorf("certificate of %s: %w: it is that of %s", e.log.Origin.Short(), ErrMalformed, cert.ID.Short())
 		}
-		e.cert = cert
+		e.more = &extra{cert: cert}
 	case KindStatement:
-		s, err := trust.ParseStatement(e.Body, key)
+		s, err := trust.ParseStatement(e.rec.Body, key)
 		if err != nil {
 			return err
 		}
-		if s.By != e.Log.Origin {
-			return fmt.Errorf("%w: statement by %s in the log of %s", ErrMalformed, s.By.Short(), e.Log.Origin.Short())
+		if s.By != e.log.Origin {
+			return fmt.Errorf("%w: statement by %s in the log of %s", ErrMalformed, s.By.Short(), e.log.Origin.Short())
 		}
-		// One that the charter does not allow is kept as said, and has no effect.
-		if s.Kind == trust.Revocation && c.cfg.Charter.Allows(s) == nil {
-			e.revoke = &s
+		if c.cfg.Charter.Allows(s) != nil {
+			break // kept as said, and without effect
+		}
+		switch s.Kind {
+		case trust.Revocation:
+			e.more = &extra{revoke: &s}
+		case trust.Admission:
+			e.more = &extra{admits: id.FromKey(s.Subject)}
 		}
 	}
 	return nil

@@ -105,7 +105,7 @@ func TestAppendThatFailed(t *testing.T) {
 				t.Error("what failed is there")
 			}
 			crashed := w.open(t, 0, shelf.clone()) // it may have become durable: then it is there as a whole
-			if h := crashed.set.logs[LogID{c.self, c.Epoch(), ScopeMain}]; !h.complete() || h.forked != nil {
+			if h := crashed.set.logs[LogID{c.self, c.Epoch(), ScopeMain}]; !h.complete() || h.forked {
 				t.Error("the log is torn")
 			}
 			publish(t, c, "app", 2, 5)
@@ -189,7 +189,7 @@ func TestRevocation(t *testing.T) {
 // give merges all that from has into to, as one page.
 func give(t *testing.T, to, from *Catalog) {
 	t.Helper()
-	if err := to.merge(everything(t, from), nil); err != nil {
+	if err := to.merge(everything(t, from), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -198,11 +198,11 @@ func everything(t testing.TB, c *Catalog) []incoming {
 	t.Helper()
 	var certs, rest [][]byte
 	for _, h := range c.set.order {
-		for _, e := range h.recs {
-			if e.Kind == KindCert {
-				certs = append(certs, must(e.Encode())(t))
+		for _, e := range h.recs.list() {
+			if e.kind == KindCert {
+				certs = append(certs, must(c.encoded(e))(t))
 			} else {
-				rest = append(rest, must(e.Encode())(t))
+				rest = append(rest, must(c.encoded(e))(t))
 			}
 		}
 	}
@@ -241,7 +241,7 @@ func TestMergeRefusesForgeries(t *testing.T) {
 		to := w.open(t, 2, newShelf())
 		give(t, to, victim)
 		before := to.Root()
-		if err := to.merge(must(decodePage(tt.page))(t), nil); !errors.Is(err, errPeer) {
+		if err := to.merge(must(decodePage(tt.page))(t), nil, nil); !errors.Is(err, errPeer) {
 			t.Errorf("%s: merge = %v", tt.name, err)
 		}
 		if to.Root() != before {
@@ -253,7 +253,7 @@ func TestMergeRefusesForgeries(t *testing.T) {
 	page := [][]byte{signed(t, stranger.Key, Record{
 		Log: LogID{stranger.ID(), 5, ScopeMain}, Seq: 1, Live: victim.Root(), Kind: KindPlaced, Name: "x", At: epochStart,
 	})}
-	if err := to.merge(must(decodePage(page))(t), nil); err != nil || to.Stats().Keyless != 1 || to.Stats().Records != 0 {
+	if err := to.merge(must(decodePage(page))(t), nil, nil); err != nil || to.Stats().Keyless != 1 || to.Stats().Records != 0 {
 		t.Errorf("a record of nobody known: %v, %+v", err, to.Stats())
 	}
 }

@@ -33,7 +33,7 @@ func TestSessionEndsOnBadInput(t *testing.T) {
 	w := newWorld(t, 2)
 	big := w.open(t, 0, newShelf())
 	fill(t, big, 3)
-	forged := everything(t, big)[1].Record
+	forged := *everything(t, big)[1].rec
 	forged.Sig[0]++
 	oversize := forged
 	oversize.Body = make([]byte, 1100)
@@ -41,7 +41,7 @@ func TestSessionEndsOnBadInput(t *testing.T) {
 	for range maxPageRecords + 1 {
 		tooMany.Records = append(tooMany.Records, []byte{1})
 	}
-	cert := must(everything(t, big)[0].Encode())(t)
+	cert := everything(t, big)[0].encoded
 	tests := []struct {
 		name string
 		sent []byte
@@ -52,13 +52,19 @@ func TestSessionEndsOnBadInput(t *testing.T) {
 		{"an answer to no question", frames(frameSame, &sameFrame{}), "out of place"},
 		{"heads that nobody asked for", frames(frameHeads, &headsFrame{Last: true, Unlike: []byte{1}}), "out of place"},
 		{"wants that nobody asked for", frames(frameWant, &wantFrame{}), "out of place"},
-		{"buckets that do not add up", frames(frameBuckets, &bucketsFrame{3, []byte{1}}), "buckets"},
+		{"buckets that do not add up", frames(frameBuckets, &bucketsFrame{Bits: 3, Hashes: []byte{1}}), "buckets"},
 		{"a cut line", frames(frameHeads, &headsFrame{Lines: []byte{1, 2, 3}}), "cut"},
-		{"a bare page", frames(framePage, []byte{1, 0x91, 0x91, 0xc4}), "message"},
+		{"a bare page", frames(framePage, []byte{sessionVersion, 0x92, 0xc2, 0x91, 0xc4}), "message"},
 		{"too many records", frames(framePage, &tooMany), "array"},
-		{"no record", frames(framePage, &pageFrame{[][]byte{{1, 2, 3}}}), "record"},
-		{"an oversize record", frames(framePage, &pageFrame{[][]byte{must(oversize.Encode())(t)}}), "bytes of a record"},
-		{"a forged record", frames(framePage, &pageFrame{[][]byte{cert, must(forged.Encode())(t)}}), "signature"},
+		{"no record", frames(framePage, &pageFrame{Records: [][]byte{{1, 2, 3}}}), "record"},
+		{"an oversize record", frames(framePage, &pageFrame{Records: [][]byte{must(oversize.Encode())(t)}}), "bytes of a record"},
+		{"records nobody asked for", frames(framePage, &pageFrame{Asked: true, Records: [][]byte{cert}}), "asked for"},
+		{"a want beyond what was listed", frames(frameBuckets, &bucketsFrame{Hashes: make([]byte, hashBytes)}, frameWant, &wantFrame{Lines: []byte{9, 0}}), "line"},
+		{"a claim with a question for all", frames(frameHeads, &headsFrame{Lines: []byte{1, 2, 3, 4, 5, 6, 7, 8}}), "claims"},
+		{"graves that are cut", frames(frameGraves, &gravesFrame{make([]byte, graveBytes+1)}), "graves"},
+		{"a proof of nothing", frames(frameFork, &forkFrame{cert, cert}), "proof"},
+		{"a frame of a megabyte", []byte{0, 0x10, 0, 0, framePage}, "bytes of a frame"},
+		{"a forged record", frames(framePage, &pageFrame{Records: [][]byte{cert, must(forged.Encode())(t)}}), "signature"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -227,9 +233,9 @@ func FuzzSession(f *testing.F) {
 		c := w.open(t, 1, newShelf())
 		_ = c.Session(t.Context(), &script{Reader: strings.NewReader(string(b))}, w.ids[2].ID())
 		for _, h := range c.set.order {
-			for _, e := range h.recs {
-				if key, ok := c.Key(e.Log.Origin); !ok || e.Verify(key) != nil {
-					t.Errorf("record %d of %s was stored unverified", e.Seq, e.Log)
+			for _, e := range h.recs.list() {
+				if key, ok := c.Key(e.log.Origin); !ok || e.rec.Verify(key) != nil {
+					t.Errorf("record %d of %s was stored unverified", e.seq, e.log)
 				}
 			}
 		}

@@ -17,36 +17,34 @@ type incoming struct {
 }
 
 func (in incoming) verify(key ed25519.PublicKey) error {
-	return in.Record.verify(in.encoded[:len(in.encoded)-tailBytes], key)
+	return in.rec.verify(in.encoded[:len(in.encoded)-tailBytes], key)
 }
 
-// decodePage reads the records of a page. The error is about form or a limit.
+// decodePage reads the records of a page, on all cores. The error is about form or a limit.
 func decodePage(encoded [][]byte) ([]incoming, error) {
 	page := make([]incoming, len(encoded))
-	for i, b := range encoded {
-		e, err := decodeEntry(b)
-		if err != nil {
-			return nil, err
-		}
-		page[i] = incoming{e, b}
-	}
-	return page, nil
+	return page, parallel(len(page), func(i int) error {
+		e, err := decodeEntry(encoded[i])
+		page[i] = incoming{e, encoded[i]}
+		return err
+	})
 }
 
 // merge verifies what is new in page, makes it durable in one transaction, adds it and passes it on to all
-// peers but from. Nothing is stored of a page with a forged record.
-func (c *Catalog) merge(page []incoming, from *session) error {
+// peers but from. Nothing is stored of a page with a forged record. Of a page of what this node asked for,
+// flow is its last record: so far the peer has sent that log, and from there a later session goes on.
+func (c *Catalog) merge(page []incoming, flow *entry, from *session) error {
 	fresh := c.unknown(page)
 	fresh, err := c.verify(fresh)
 	if err != nil {
 		return blame(err)
 	}
-	if len(fresh) == 0 {
+	if len(fresh) == 0 && flow == nil {
 		return nil
 	}
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	added, err := c.store(fresh)
+	added, err := c.store(fresh, flow)
 	if err != nil {
 		return err
 	}
@@ -76,30 +74,31 @@ func (c *Catalog) unknown(page []incoming) []incoming {
 func (c *Catalog) verify(batch []incoming) ([]incoming, error) {
 	keys := map[id.Node]ed25519.PublicKey{}
 	key := func(n id.Node) ed25519.PublicKey { return keys[n] }
-	err := parallel(batch, func(in incoming) error {
-		if in.Kind != KindCert {
+	err := parallel(len(batch), func(i int) error {
+		in := batch[i]
+		if in.kind != KindCert {
 			return nil
 		}
-		if err := c.readBody(in.entry, key); err != nil || in.cert == nil {
+		if err := c.readBody(in.entry, key); err != nil || in.cert() == nil {
 			return err
 		}
-		return in.verify(in.cert.Key)
+		return in.verify(in.cert().Key)
 	})
 	if err != nil {
 		return nil, err
 	}
 	c.mu.RLock()
 	for _, in := range batch {
-		if in.cert != nil {
-			keys[in.Log.Origin] = in.cert.Key
-		} else if keys[in.Log.Origin] == nil {
-			keys[in.Log.Origin] = c.keyOf(in.Log.Origin)
+		if in.cert() != nil {
+			keys[in.log.Origin] = in.cert().Key
+		} else if keys[in.log.Origin] == nil {
+			keys[in.log.Origin] = c.keyOf(in.log.Origin)
 		}
 	}
 	c.mu.RUnlock()
 	kept := batch[:0:0]
 	for _, in := range batch {
-		if in.cert != nil || in.Kind != KindCert && keys[in.Log.Origin] != nil {
+		if in.cert() != nil || in.kind != KindCert && keys[in.log.Origin] != nil {
 			kept = append(kept, in)
 		}
 	}
@@ -108,23 +107,24 @@ func (c *Catalog) verify(batch []incoming) ([]incoming, error) {
 		c.stats.Keyless += uint64(skipped)
 		c.mu.Unlock()
 	}
-	return kept, parallel(kept, func(in incoming) error {
-		if in.Kind == KindCert {
+	return kept, parallel(len(kept), func(i int) error {
+		in := kept[i]
+		if in.kind == KindCert {
 			return nil
 		}
-		if err := in.verify(keys[in.Log.Origin]); err != nil {
+		if err := in.verify(keys[in.log.Origin]); err != nil {
 			return err
 		}
 		return c.readBody(in.entry, key)
 	})
 }
 
-// parallel runs f over the batch on all cores and returns the first error.
-func parallel(batch []incoming, f func(incoming) error) error {
-	workers := min(runtime.GOMAXPROCS(0), (len(batch)+15)/16)
+// parallel runs f for 0 to n-1 on all cores and returns the first error.
+func parallel(n int, f func(i int) error) error {
+	workers := min(runtime.GOMAXPROCS(0), (n+15)/16)
 	if workers <= 1 {
-		for _, in := range batch {
-			if err := f(in); err != nil {
+		for i := range n {
+			if err := f(i); err != nil {
 				return err
 			}
 		}
@@ -133,8 +133,8 @@ func parallel(batch []incoming, f func(incoming) error) error {
 	var group errgroup.Group
 	for w := range workers {
 		group.Go(func() error {
-			for i := w; i < len(batch); i += workers {
-				if err := f(batch[i]); err != nil {
+			for i := w; i < n; i += workers {
+				if err := f(i); err != nil {
 					return err
 				}
 			}
@@ -146,13 +146,13 @@ func parallel(batch []incoming, f func(incoming) error) error {
 
 // store makes verified records durable and adds them. It returns those that were new and are live. Whoever
 // calls it holds writing.
-func (c *Catalog) store(fresh []incoming) ([]*entry, error) {
+func (c *Catalog) store(fresh []incoming, flow *entry) ([]*entry, error) {
 	var keys, values [][]byte
 	var ahead uint64 // the highest of this node's epochs, from the current one on, that came back unknown
 	for _, in := range fresh {
 		keys, values = append(keys, in.key()), append(values, in.encoded)
-		if has, _ := c.set.known(in.entry); !has && in.Log.Origin == c.self && in.Log.Epoch >= c.epoch {
-			ahead = max(ahead, in.Log.Epoch)
+		if has, _ := c.set.known(in.entry); !has && in.log.Origin == c.self && in.log.Epoch >= c.epoch {
+			ahead = max(ahead, in.log.Epoch)
 		}
 	}
 	epoch := c.epoch
@@ -164,70 +164,69 @@ func (c *Catalog) store(fresh []incoming) ([]*entry, error) {
 		epoch, keys, values = next, append(keys, epochKey), append(values, value)
 		c.cfg.Log.Warn("own records came back that this store did not hold: a new epoch begins", "epoch", next)
 	}
+	if flow != nil && c.goesOn(flow) {
+		value, err := wire.Marshal(shelfVersion, flow.seq)
+		if err != nil {
+			return nil, err
+		}
+		keys, values = append(keys, flow.log.cursorKey()), append(values, value)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
 	if err := c.apply(keys, values); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
-	c.epoch = epoch
+	if ahead > 0 {
+		c.epoch = epoch
+		c.claims = append(c.claims, c.cfg.Wall())
+	}
 	var added []*entry
-	var forked []*history
+	var proofs []Fork
 	for _, in := range fresh {
+		r := in.rec
 		ch := c.take(in.entry)
 		if ch.added {
 			added = append(added, in.entry)
 		}
 		if ch.forked != nil {
-			forked = append(forked, ch.forked)
+			if other := c.record(ch.other); other != nil {
+				proofs = append(proofs, Fork{A: *r, B: *other})
+			}
 		}
 	}
 	c.set.settle()
+	if flow != nil {
+		c.follow(flow)
+	}
 	c.stats.Merged += uint64(len(added))
 	c.mu.Unlock()
-	for _, h := range forked {
-		if err := c.keepProof(h); err != nil {
+	for _, f := range proofs {
+		if err := c.keepProof(f); err != nil {
 			return nil, err
 		}
 	}
 	return added, nil
 }
 
-// keepProof writes down why a log counts as forked.
-func (c *Catalog) keepProof(h *history) error {
-	c.cfg.Log.Error("log is forked: its origin's disk was cloned or restored, or its key is in two places",
-		"log", h.id.String(), "seq", h.forked.A.Seq)
-	a, err := h.forked.A.Encode()
-	if err != nil {
-		return err
-	}
-	b, err := h.forked.B.Encode()
-	if err != nil {
-		return err
-	}
-	value, err := wire.Marshal(shelfVersion, &proof{a, b})
-	if err != nil {
-		return err
-	}
-	return c.apply([][]byte{append([]byte{prefixFork}, h.id.key()...)}, [][]byte{value})
+// goesOn reports whether the log of flow may need a cursor: the next page may bring the rest of it.
+func (c *Catalog) goesOn(flow *entry) bool {
+	h := c.set.logs[*flow.log]
+	return flow.log.Scope == ScopeMain && (h == nil || h.cursor < flow.seq && !(h.complete() && h.last() >= flow.seq))
 }
 
-// after returns the live entries of a log beyond seq from; certificates come first.
-func (c *Catalog) after(log LogID, from uint64) []*entry {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	h := c.set.logs[log]
-	if h == nil {
-		return nil
+// follow notes how far the log of flow has come, or that it is complete and needs no cursor any more.
+func (c *Catalog) follow(flow *entry) {
+	h := c.set.logs[*flow.log]
+	switch {
+	case h == nil || flow.log.Scope != ScopeMain:
+	case h.complete():
+		c.stale[string(h.id.cursorKey())] = true
+		h.cursor = 0
+	default:
+		h.cursor = max(h.cursor, flow.seq)
 	}
-	var certs, rest []*entry
-	for _, e := range h.recs {
-		switch {
-		case e.Kind == KindCert && e.Seq > from:
-			certs = append(certs, e)
-		case e.Seq > from:
-			rest = append(rest, e)
-		}
-	}
-	return append(certs, rest...)
 }
 
 // judge looks at logs of which a peer has sent all that it was to send. One that is still incomplete is
@@ -238,7 +237,7 @@ func (c *Catalog) judge(logs map[LogID]bool, peer id.Node) (short int) {
 	defer c.mu.Unlock()
 	for log := range logs {
 		h := c.set.logs[log]
-		if h == nil || h.complete() || h.forked != nil || c.set.caps[log.Origin] != nil {
+		if h == nil || h.complete() || h.forked || c.set.caps[log.Origin] != nil {
 			continue
 		}
 		if h.gap && !h.told {
@@ -246,7 +245,7 @@ func (c *Catalog) judge(logs map[LogID]bool, peer id.Node) (short int) {
 			short++
 			c.cfg.Log.Warn("log stays incomplete: this peer left records out, or the origin forked it", "peer", peer.Short(), "log", log.String())
 		}
-		h.gap = true
+		h.gap, h.cursor = true, 0
 	}
 	c.stats.Incomplete += uint64(short)
 	return short

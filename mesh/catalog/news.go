@@ -19,7 +19,7 @@ type news struct {
 }
 
 func (n *news) note(e *entry) {
-	c := Change{Kind: e.Kind, Name: e.Name, Origin: e.Log.Origin}
+	c := Change{Kind: e.kind, Name: e.name, Origin: e.log.Origin}
 	if len(n.ring) < newsKept {
 		n.ring = append(n.ring, c)
 	} else {
@@ -45,9 +45,5 @@ func (c *Catalog) Since(rev uint64) (changes []Change, now uint64, all bool) {
 
 // LiveNamed returns the live records of a kind and exact name, of all origins, as Live sorts them.
 func (c *Catalog) LiveNamed(kind uint8, name string) []Record {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var out []Record
-	c.set.liveName(nameKey{kindKey{scopeOf(kind), kind}, name}, func(e *entry) { out = append(out, e.Record) })
-	return out
+	return c.read(func(emit func(*entry)) { c.set.liveName(kindKey{scopeOf(kind), kind}, name, emit) })
 }

@@ -10,7 +10,7 @@ func TestSinceNamesWhatChanged(t *testing.T) {
 	var n news
 	c := &Catalog{}
 	note := func(name string) {
-		n.note(&entry{Record: Record{Kind: KindArtifact, Name: name}})
+		n.note(&entry{log: &LogID{}, kind: KindArtifact, name: name})
 		c.news = n
 	}
 	if changes, now, all := c.Since(0); len(changes) != 0 || now != 0 || all {

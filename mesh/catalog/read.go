@@ -13,31 +13,42 @@ import (
 // Live returns the live records of a kind whose name begins with prefix, sorted by name, origin, epoch and
 // seq. The bodies are shared: do not change them.
 func (c *Catalog) Live(scope string, kind uint8, prefix string) []Record {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	return c.read(func(emit func(*entry)) { c.set.live(kindKey{scope, kind}, prefix, emit) })
+}
+
+// read returns the records that find emits. Those that are not in memory are read when mu is free again;
+// what went from the shelf by then is no longer live.
+func (c *Catalog) read(find func(emit func(*entry))) []Record {
 	var found []*entry
-	c.set.live(kindKey{scope, kind}, prefix, func(e *entry) { found = append(found, e) })
-	out := make([]Record, len(found))
-	for i, e := range found {
-		out[i] = e.Record
+	c.mu.RLock()
+	find(func(e *entry) { found = append(found, e) })
+	c.mu.RUnlock()
+	out := make([]Record, 0, len(found))
+	for _, e := range found {
+		if r := c.record(e); r != nil {
+			out = append(out, *r)
+		}
 	}
 	return out
 }
 
 // Newest returns the newest live record of that kind, exact name and origin.
 func (c *Catalog) Newest(kind uint8, name string, origin id.Node) (Record, bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var newest *entry
-	c.set.liveName(nameKey{kindKey{scopeOf(kind), kind}, name}, func(e *entry) {
-		if e.Log.Origin == origin {
-			newest = e
+	list := c.read(func(emit func(*entry)) {
+		var newest *entry
+		c.set.liveName(kindKey{scopeOf(kind), kind}, name, func(e *entry) {
+			if e.log.Origin == origin {
+				newest = e
+			}
+		})
+		if newest != nil {
+			emit(newest)
 		}
 	})
-	if newest == nil {
+	if len(list) == 0 {
 		return Record{}, false
 	}
-	return newest.Record, true
+	return list[0], true
 }
 
 // Heads returns the newest seq of each log of origin, by epoch and scope: what a revocation names.
@@ -60,7 +71,7 @@ func (c *Catalog) Heads(origin id.Node) []trust.LogHead {
 func (c *Catalog) Root() artifact.Digest {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.set.root
+	return c.set.root.digest()
 }
 
 // Key returns the key of a node whose certificate was heard; that of this node is always known.
@@ -79,7 +90,7 @@ func (c *Catalog) Cert(n id.Node) (*trust.Cert, bool) {
 	if e == nil {
 		return nil, false
 	}
-	return e.cert, true
+	return e.cert(), true
 }
 
 // Revoked reports whether a revocation of the key was heard.
@@ -106,25 +117,7 @@ func (c *Catalog) HasOwn(kind uint8) bool {
 
 func (c *Catalog) hasOwn(kind uint8) bool {
 	h := c.set.logs[LogID{c.self, c.epoch, scopeOf(kind)}]
-	return h != nil && slices.ContainsFunc(h.recs, func(e *entry) bool { return e.Kind == kind })
-}
-
-// Forks returns a proof for each log that is known to be forked. Records of both branches are live.
-func (c *Catalog) Forks() []Fork {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	var out []Fork
-	for _, h := range c.set.order {
-		if h.forked != nil {
-			out = append(out, *h.forked)
-		}
-	}
-	return out
-}
-
-// Forked reports whether a log of origin is known to be forked.
-func (c *Catalog) Forked(origin id.Node) bool {
-	return slices.ContainsFunc(c.Forks(), func(f Fork) bool { return f.A.Log.Origin == origin })
+	return h != nil && slices.ContainsFunc(h.recs.list(), func(e *entry) bool { return e.kind == kind })
 }
 
 // Changed is kicked after the catalog changed. Capacity 1, no data, one reader.
@@ -152,13 +145,7 @@ func (c *Catalog) Stats() Stats {
 	defer c.mu.RUnlock()
 	s := c.stats
 	s.Agreed = c.agreed.Load()
-	s.Logs = len(c.set.order)
-	for _, h := range c.set.order {
-		s.Records += len(h.recs)
-		if h.forked != nil {
-			s.Forks++
-		}
-	}
+	s.Logs, s.Records, s.Graves, s.Forks = len(c.set.order), c.set.count, len(c.set.graves), len(c.forks)
 	return s
 }
 
@@ -167,6 +154,15 @@ func (c *Catalog) Kick(peer id.Node) {
 	for _, s := range c.others(nil) {
 		if s.peer == peer {
 			s.compareSoon()
+		}
+	}
+}
+
+// Unlike is Kick where the peer's root is known to differ: the comparison takes a turn less.
+func (c *Catalog) Unlike(peer id.Node) {
+	for _, s := range c.others(nil) {
+		if s.peer == peer {
+			s.differSoon()
 		}
 	}
 }

@@ -40,6 +40,9 @@ const (
 	KindArtifact  = 4 // ArtifactBody: the origin offers an artifact
 	KindWithdraw  = 5 // WithdrawBody: the origin no longer offers any artifact of that name
 	KindPlaced    = 6 // PlacedBody: what the origin wants, holds or plays
+	// KindCheckpoint is written by the catalog itself: a CheckpointBody, below whose floor nothing of the log
+	// counts. Of several in a log the one with the highest floor stays.
+	KindCheckpoint = 7
 )
 
 // Limits of a record, counted in its encoding.
@@ -114,19 +117,52 @@ func scopeOf(kind uint8) string {
 	switch kind {
 	case KindCert, KindStatus, KindStatement:
 		return ScopeNodes
-	case KindArtifact, KindWithdraw, KindPlaced:
+	case KindArtifact, KindWithdraw, KindPlaced, KindCheckpoint:
 		return ScopeMain
 	}
 	return ""
 }
 
-// entry is a record with what the merge needs of it.
+// entry is what the merge needs of a record: a hundred bytes, whatever the record has. The others are on
+// the shelf, and in memory as long as there is room (see Config.CacheBytes).
 type entry struct {
-	Record
-	hash   [32]byte         // SHA-256 of the core: what Live sums up
+	log  *LogID // shared by all entries of the log, once it is in the set
+	name string
+	seq  uint64
+	hash [32]byte // SHA-256 of the core: what Live sums up
+	kind uint8
+	keep uint16  // of an artifact: how many of its name stay
+	rec  *Record // all of it; nil: it is on the shelf alone
+	more *extra  // of few
+}
+
+// extra is what the merge needs of a few kinds.
+type extra struct {
 	cert   *trust.Cert      // of a certificate: what it says, verified
-	keep   int              // of an artifact: how many of its name stay
 	revoke *trust.Statement // of a revocation by a revoker: what it says
+	admits id.Node          // of an admission by a sponsor: whom
+	floor  uint64           // of a checkpoint
+}
+
+func (e *entry) cert() *trust.Cert {
+	if e.more == nil {
+		return nil
+	}
+	return e.more.cert
+}
+
+func (e *entry) revoke() *trust.Statement {
+	if e.more == nil {
+		return nil
+	}
+	return e.more.revoke
+}
+
+func (e *entry) floor() uint64 {
+	if e.more == nil {
+		return 0
+	}
+	return e.more.floor
 }
 
 func (r *Record) core() ([]byte, error) {
@@ -160,7 +196,7 @@ func DecodeRecord(b []byte) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	return e.Record, nil
+	return *e.rec, nil
 }
 
 // Verify reports whether key signed the record and is the key of its origin.
@@ -194,49 +230,59 @@ func decodeEntry(b []byte) (*entry, error) {
 	if c.Scope == 0 || int(c.Scope) >= len(scopes) {
 		return nil, fmt.Errorf("record %d of %s: %w: scope %d, want 1 or 2", c.Seq, c.Origin.Short(), ErrMalformed, c.Scope)
 	}
-	e := &entry{
-		Record: Record{
-			Log: LogID{c.Origin, c.Epoch, scopes[c.Scope]}, Seq: c.Seq, Live: artifact.Digest(tail[:33]), Kind: c.Kind,
-			Name: c.Name, Body: c.Body, At: time.UnixMilli(c.At).UTC(), Sig: [64]byte(tail[33:]),
-		},
-		hash: sha256.Sum256(said),
+	r := &Record{
+		Log: LogID{c.Origin, c.Epoch, scopes[c.Scope]}, Seq: c.Seq, Live: artifact.Digest(tail[:33]), Kind: c.Kind,
+		Name: c.Name, Body: c.Body, At: time.UnixMilli(c.At).UTC(), Sig: [64]byte(tail[33:]),
 	}
+	e := &entry{log: &r.Log, name: r.Name, seq: r.Seq, hash: sha256.Sum256(said), kind: r.Kind, rec: r}
 	return e, e.check(len(b))
 }
 
 // check holds a record against the limits of its kind and reads what the merge needs of its body.
 func (e *entry) check(sizeBytes int) error {
 	most := MaxRecordBytes
-	if e.Kind == KindCert {
+	if e.kind == KindCert {
 		most = MaxCertBytes
 	}
 	where := func(err error) error {
-		return fmt.Errorf("record %d of %s, kind %d: %w", e.Seq, e.Log.Origin.Short(), e.Kind, err)
+		return fmt.Errorf("record %d of %s, kind %d: %w", e.seq, e.log.Origin.Short(), e.kind, err)
 	}
-	switch want := scopeOf(e.Kind); {
+	switch want := scopeOf(e.kind); {
 	case sizeBytes > most:
 		return where(&wire.LimitError{What: "bytes of a record", Limit: most, Got: sizeBytes})
-	case e.Seq == 0 || e.Log.Epoch == 0 || e.Log.Origin.IsZero() || e.Kind == 0:
+	case e.seq == 0 || e.log.Epoch == 0 || e.log.Origin.IsZero() || e.kind == 0:
 		return where(fmt.Errorf("%w: origin, epoch, seq and kind are never 0", ErrMalformed))
-	case want != "" && want != e.Log.Scope:
-		return where(fmt.Errorf("%w: it belongs to scope %q, not %q", ErrMalformed, want, e.Log.Scope))
-	case e.At.UnixMilli() < 0 || e.At.Year() > 9999:
+	case want != "" && want != e.log.Scope:
+		return where(fmt.Errorf("%w: it belongs to scope %q, not %q", ErrMalformed, want, e.log.Scope))
+	case e.rec.At.UnixMilli() < 0 || e.rec.At.Year() > 9999:
 		return where(fmt.Errorf("%w: its time is not between the years 1970 and 9999", ErrMalformed))
-	case e.Live[0] != artifact.SHA256:
-		return where(fmt.Errorf("%w: live digest of algorithm %d, want %d", ErrMalformed, e.Live[0], artifact.SHA256))
+	case e.rec.Live[0] != artifact.SHA256:
+		return where(fmt.Errorf("%w: live digest of algorithm %d, want %d", ErrMalformed, e.rec.Live[0], artifact.SHA256))
 	}
-	if err := checkName(e.Kind, e.Name); err != nil {
+	if err := checkName(e.kind, e.name); err != nil {
 		return where(err)
 	}
-	if e.Kind == KindArtifact {
-		body, err := DecodeArtifact(e.Body)
+	switch e.kind {
+	case KindArtifact:
+		body, err := DecodeArtifact(e.rec.Body)
 		if err != nil {
 			return where(err)
 		}
-		e.keep = body.Keep
+		e.keep = uint16(body.Keep)
+	case KindCert, KindCheckpoint:
+		if e.name != "" {
+			return where(fmt.Errorf("%w: it is recorded under no name, not %q", ErrMalformed, e.name))
+		}
 	}
-	if e.Kind == KindCert && e.Name != "" {
-		return where(fmt.Errorf("%w: a certificate is recorded under no name, not %q", ErrMalformed, e.Name))
+	if e.kind == KindCheckpoint {
+		body, err := DecodeCheckpoint(e.rec.Body)
+		switch {
+		case err != nil:
+			return where(err)
+		case body.Floor == 0 || body.Floor > e.seq:
+			return where(fmt.Errorf("%w: a floor of %d is not within the log", ErrMalformed, body.Floor))
+		}
+		e.more = &extra{floor: body.Floor}
 	}
 	return nil
 }
@@ -259,16 +305,24 @@ func checkName(kind uint8, name string) error {
 	return nil
 }
 
-// compare orders the entries of one kind and name by origin, then age. Two of one log with one seq are
-// a fork; their hashes order them, so that all who have both agree.
+// compare orders the entries of one kind and name by origin, then age; checkpoints of a log by floor. Two
+// of one log with one seq are a fork; their hashes order them, so that all who have both agree.
 func (e *entry) compare(o *entry) int {
-	if c := e.Log.Origin.Compare(o.Log.Origin); c != 0 {
+	if c := e.log.Origin.Compare(o.log.Origin); c != 0 {
 		return c
 	}
-	if c := cmp.Compare(e.Log.Epoch, o.Log.Epoch); c != 0 {
+	if c := cmp.Compare(e.log.Epoch, o.log.Epoch); c != 0 {
 		return c
 	}
-	if c := cmp.Compare(e.Seq, o.Seq); c != 0 {
+	if c := cmp.Compare(e.floor(), o.floor()); c != 0 {
+		return c
+	}
+	return e.compareSeq(o)
+}
+
+// compareSeq orders the entries of one log by age.
+func (e *entry) compareSeq(o *entry) int {
+	if c := cmp.Compare(e.seq, o.seq); c != 0 {
 		return c
 	}
 	return bytes.Compare(e.hash[:], o.hash[:])
@@ -289,6 +343,14 @@ func (l LogID) compare(o LogID) int {
 func (l LogID) key() []byte {
 	b := binary.BigEndian.AppendUint64(l.Origin[:], l.Epoch)
 	return append(b, scopeByte(l.Scope))
+}
+
+// readLogKey reads what key writes.
+func readLogKey(b []byte) (LogID, bool) {
+	if len(b) != 25 || b[24] == 0 || int(b[24]) >= len(scopes) {
+		return LogID{}, false
+	}
+	return LogID{id.Node(b[:16]), binary.BigEndian.Uint64(b[16:]), scopes[b[24]]}, true
 }
 
 // String is for logs and errors.

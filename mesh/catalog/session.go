@@ -45,14 +45,18 @@ type session struct {
 	conn net.Conn
 
 	// The reader owns these.
-	bits    int    // of the buckets it sent
 	heads   []head // that came so far
 	touched map[LogID]bool
+	flow    *entry // the last record that came of what was asked for
 
 	mu      sync.Mutex
 	phase   phase
-	again   bool // compare once more when idle
-	rounds  int  // in a row that left the roots unlike
+	view    view   // of the comparison that runs
+	listed  []line // that this side sent; the peer asks for them by number
+	wanted  int    // the last of them that it asked for; -1
+	again   bool   // compare once more when idle
+	unlike  bool   // and the roots are known to differ: begin with buckets
+	rounds  int    // in a row that left the roots unlike
 	control []frame
 	tasks   []task
 	pushes  []*entry
@@ -76,9 +80,17 @@ func (c *Catalog) Session(ctx context.Context, conn net.Conn, peer id.Node) erro
 		_ = conn.Close()
 		close(closed)
 	})
+	if err := c.lift(peer); err != nil {
+		cancel()
+		<-closed
+		return fmt.Errorf("sync with %s: %w", peer.Short(), err)
+	}
 	c.mu.Lock()
 	c.sessions[s] = true
 	c.mu.Unlock()
+	for _, p := range c.proofs() {
+		s.prove(p)
+	}
 	if c.self.Compare(peer) < 0 {
 		s.compareSoon()
 	}
@@ -166,7 +178,10 @@ func (s *session) handle(kind byte, body []byte) error {
 		}
 		return s.onBuckets(f)
 	case frameHeads:
-		f, lines, err := decodeHeads(body, s.bits)
+		s.mu.Lock()
+		bits := s.view.bits
+		s.mu.Unlock()
+		f, lines, err := decodeHeads(body, bits)
 		if err != nil {
 			return blame(err)
 		}
@@ -176,11 +191,7 @@ func (s *session) handle(kind byte, body []byte) error {
 		if err != nil {
 			return blame(err)
 		}
-		wants, err := unpackWants(f.Lines)
-		if err != nil {
-			return blame(err)
-		}
-		return s.onWant(wants)
+		return s.onWant(f.Lines)
 	case framePage:
 		f, err := decodeFrame[pageFrame](body)
 		if err != nil {
@@ -193,33 +204,61 @@ func (s *session) handle(kind byte, body []byte) error {
 			return blame(err)
 		}
 		return s.onDone(f.Root)
+	case frameGraves:
+		graves, err := decodeGraves(body)
+		if err != nil {
+			return blame(err)
+		}
+		return s.c.inter(graves)
+	case frameFork:
+		f, err := decodeFrame[forkFrame](body)
+		if err != nil {
+			return blame(err)
+		}
+		return blame(s.c.heardProof(proof(f)))
 	}
 	return blame(fmt.Errorf("%w: frame of kind %d", ErrMalformed, kind))
 }
 
-// onRoot answers a peer that asks to compare. When both asked at once, the lower id's question stands.
+// onRoot answers a peer that asks to compare. When both asked at once, the lower id's question stands, and
+// buckets stand over a root.
 func (s *session) onRoot(root artifact.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase == asked && s.c.self.Compare(s.peer) < 0 {
+	if s.phase == asked && s.c.self.Compare(s.peer) < 0 || s.phase == comparing && len(s.heads) == 0 {
 		return nil
 	}
 	if s.phase != idle && s.phase != asked {
 		return s.unexpected(frameRoot)
 	}
 	s.c.mu.RLock()
-	defer s.c.mu.RUnlock()
-	if root == s.c.set.root {
+	same := root == s.c.set.root.digest()
+	s.c.mu.RUnlock()
+	if same {
 		s.phase = idle
 		s.rounds = 0
 		s.compared()
 		s.c.agreed.Add(1)
 		return s.queue(frameSame, &sameFrame{})
 	}
+	f, err := s.ask()
+	if err != nil {
+		return err
+	}
+	return s.queue(frameBuckets, f)
+}
+
+// ask begins a comparison of buckets. Whoever calls it holds s.mu.
+func (s *session) ask() (*bucketsFrame, error) {
 	s.phase = comparing
 	s.heads = nil
-	s.bits = bucketBits(len(s.c.set.order))
-	return s.queue(frameBuckets, &bucketsFrame{uint8(s.bits), s.c.set.buckets(s.bits)})
+	if _, err := io.ReadFull(s.c.cfg.Rand, s.view.salt[:]); err != nil {
+		return nil, fmt.Errorf("salt a comparison: %w", err)
+	}
+	s.c.mu.RLock()
+	defer s.c.mu.RUnlock()
+	s.view.bits = bucketBits(len(s.c.set.order) + len(s.c.set.graves))
+	return &bucketsFrame{s.view.salt, uint8(s.view.bits), s.c.set.buckets(s.view)}, nil
 }
 
 func (s *session) onSame() error {
@@ -242,14 +281,21 @@ func (s *session) compared() { s.c.once.Do(func() { close(s.c.checked) }) }
 func (s *session) onBuckets(f bucketsFrame) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.phase != asked {
+	switch {
+	case s.phase == comparing && len(s.heads) == 0 && s.c.self.Compare(s.peer) < 0:
+		return nil // both asked at once
+	case s.phase == comparing && len(s.heads) == 0:
+	case s.phase != idle && s.phase != asked:
 		return s.unexpected(frameBuckets)
 	}
 	s.phase = serving
+	s.view = view{f.Salt, int(f.Bits)}
+	s.wanted = -1
 	s.c.mu.RLock()
-	unlike := s.c.set.unlike(int(f.Bits), f.Hashes)
-	lines := s.c.set.heads(int(f.Bits), unlike)
+	unlike := s.c.set.unlike(s.view, f.Hashes)
+	s.listed = s.c.set.lines(s.view, unlike)
 	s.c.mu.RUnlock()
+	lines := s.listed
 	for len(lines) > linesPerFrame {
 		if err := s.queue(frameHeads, &headsFrame{Lines: packHeads(lines[:linesPerFrame])}); err != nil {
 			return err
@@ -259,28 +305,30 @@ func (s *session) onBuckets(f bucketsFrame) error {
 	return s.queue(frameHeads, &headsFrame{packHeads(lines), true, unlike})
 }
 
-func (s *session) onHeads(f headsFrame, lines []head) error {
+func (s *session) onHeads(f headsFrame, heads []head) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase != comparing {
 		return s.unexpected(frameHeads)
 	}
-	if s.heads = append(s.heads, lines...); len(s.heads) > maxLines {
+	if s.heads = append(s.heads, heads...); len(s.heads) > maxLines {
 		return blame(&wire.LimitError{What: "logs in a comparison", Limit: maxLines, Got: len(s.heads)})
 	}
 	if !f.Last {
 		return nil
 	}
 	s.c.mu.RLock()
-	wants, tasks := s.c.set.diff(s.bits, f.Unlike, s.heads)
+	wants, tasks := diff(s.c.set.lines(s.view, f.Unlike), s.heads)
 	s.c.mu.RUnlock()
 	s.heads = nil
 	s.phase = awaiting
+	last := -1
 	for len(wants) > 0 {
 		n := min(len(wants), linesPerFrame)
-		if err := s.queue(frameWant, &wantFrame{packWants(wants[:n])}); err != nil {
+		if err := s.queue(frameWant, &wantFrame{packWants(wants[:n], last)}); err != nil {
 			return err
 		}
+		last = wants[n-1].line
 		wants = wants[n:]
 	}
 	s.tasks = append(s.tasks, nodesFirst(tasks)...)
@@ -289,19 +337,21 @@ func (s *session) onHeads(f headsFrame, lines []head) error {
 	return nil
 }
 
-func (s *session) onWant(wants []want) error {
+func (s *session) onWant(packed []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase != serving {
 		return s.unexpected(frameWant)
 	}
-	s.c.mu.RLock()
-	tasks := s.c.set.find(wants)
-	s.c.mu.RUnlock()
-	if n := len(s.tasks) + len(tasks); n > maxAsked {
-		return blame(&wire.LimitError{What: "logs asked for at once", Limit: maxAsked, Got: n})
+	wants, err := unpackWants(packed, s.wanted, len(s.listed))
+	if err != nil {
+		return blame(err)
 	}
-	s.tasks = append(s.tasks, nodesFirst(tasks)...)
+	for _, w := range wants {
+		s.wanted = w.line
+		s.tasks = append(s.tasks, s.listed[w.line].task(w.from))
+	}
+	s.tasks = nodesFirst(s.tasks)
 	s.wake()
 	return nil
 }
@@ -315,18 +365,40 @@ func (s *session) onPage(f pageFrame) error {
 	had := make(map[[32]byte]bool, len(page))
 	for _, in := range page {
 		had[in.hash] = true
-		s.touched[in.Log] = true
+		s.touched[in.rec.Log] = true
 	}
 	s.mu.Lock()
 	s.pushes = deleteEntries(s.pushes, had)
+	asking := s.phase == serving || s.phase == awaiting
 	s.mu.Unlock()
-	return s.c.merge(page, s)
+	if !f.Asked {
+		return s.c.merge(page, nil, s)
+	}
+	if !asking {
+		return blame(fmt.Errorf("%w: records as if they had been asked for", ErrMalformed))
+	}
+	for _, in := range page {
+		if err := s.follow(in.entry); err != nil {
+			return blame(err)
+		}
+	}
+	return s.c.merge(page, s.flow, s)
+}
+
+// follow holds what was asked for against the order that makes a cursor true.
+func (s *session) follow(e *entry) error {
+	if f := s.flow; f != nil && *f.log == *e.log && e.log.Scope == ScopeMain && e.seq < f.seq {
+		return fmt.Errorf("%w: record %d of %s comes after %d", ErrMalformed, e.seq, e.log, f.seq)
+	}
+	s.flow = &entry{log: &e.rec.Log, seq: e.seq}
+	return nil
 }
 
 // onDone ends a comparison: at once for who asked with want, after an own done for the other.
 func (s *session) onDone(root artifact.Digest) error {
 	short := s.c.judge(s.touched, s.peer)
 	clear(s.touched)
+	s.flow = nil
 	if short > 0 { // what this peer holds back the others may have
 		for _, o := range s.c.others(s) {
 			o.compareSoon()
@@ -337,6 +409,7 @@ func (s *session) onDone(root artifact.Digest) error {
 	switch s.phase {
 	case serving:
 		s.done = true // the phase ends when it is sent
+		s.listed = nil
 		s.compared()
 	case awaiting:
 		s.phase = idle

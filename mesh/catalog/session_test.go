@@ -115,8 +115,8 @@ func TestConvergence(t *testing.T) {
 			}
 			alike(t, all...)
 			for _, h := range all[0].set.order {
-				if seed%2 == 0 && (!h.complete() || h.forked != nil) {
-					t.Errorf("seed %d: log %s: complete %v, forked %v", seed, h.id, h.complete(), h.forked != nil)
+				if seed%2 == 0 && (!h.complete() || h.forked) {
+					t.Errorf("seed %d: log %s: complete %v, forked %v", seed, h.id, h.complete(), h.forked)
 				}
 			}
 			alike(t, all[0], w.open(t, 0, all[0].cfg.Shelf))
@@ -211,8 +211,8 @@ func fill(tb testing.TB, c *Catalog, records int) {
 func size(tb testing.TB, c *Catalog) int {
 	n := 0
 	for _, h := range c.set.order {
-		for _, e := range h.recs {
-			n += len(must(e.Encode())(tb))
+		for _, e := range h.recs.list() {
+			n += len(must(c.encoded(e))(tb))
 		}
 	}
 	return n

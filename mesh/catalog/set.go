@@ -11,24 +11,28 @@ import (
 	"meshd/store/artifact"
 )
 
-// set is all live records that are known: the merge, as a value without clock, disk or network.
+// set is all live records that are known, as an index: the merge, as a value without clock or network.
 //
 // add is commutative, associative and idempotent: the same records in any order, any number of times,
 // through any relays that dropped what the rule lets them drop, make the same set.
 type set struct {
 	logs  map[LogID]*history
-	order []*history // by LogID: the order of the root
+	tags  map[[8]byte]*history
+	order []*history // by LogID
+	names run        // all live entries, by compareName
+	count int        // of them
 
-	// names holds the live entries of one scope, kind and name, of all origins, ordered by compare.
-	// A key stays when its last entry goes.
-	names  map[nameKey][]*entry
-	listed map[kindKey]*listing
+	// graves stand in the root for logs that aged out; see grave. None is of a log that has entries.
+	graves map[[8]byte]grave // by tag
 
 	// caps holds, for each revoked origin, the last valid seq of its logs; 0 for those not named.
 	caps map[id.Node]map[LogID]uint64
 
-	root      artifact.Digest
-	rootStale bool
+	root  sum                   // of the members
+	stale map[*history]struct{} // logs whose member is not yet what it should be
+
+	// fetch reads a record of which only the entry is in memory; nil where it can not.
+	fetch func(*entry) *Record
 }
 
 type kindKey struct {
@@ -36,52 +40,74 @@ type kindKey struct {
 	kind  uint8
 }
 
-type nameKey struct {
-	kindKey
-	name string
-}
-
-// listing is the names of a kind: sorted ascends; fresh are those that came since the last settle.
-type listing struct{ sorted, fresh []string }
-
 // history is what is known of one log.
 type history struct {
 	id   LogID
-	tag  [8]byte // names the log within a session
-	recs []*entry
+	tag  [8]byte // names the log in few bytes
+	recs run     // by compareSeq
 	sum  sum
+
+	newest *entry          // the last of recs
+	live   artifact.Digest // what its origin signed to be live after it
+
+	withdrawals int
+	floor       uint64 // nothing below it counts: the highest floor of a live checkpoint
 
 	// sealed is the highest seq at which the live set matched the Live that the origin signed: what is
 	// not in the set by then, and not made needless by it, the origin never wrote on this branch.
 	sealed uint64
-	forked *Fork
+	// cursor is how far a peer has sent the log in order, while it is not complete.
+	cursor uint64
+	forked bool
 	gap    bool // an exchange with a peer left the log incomplete: ask for all of it next time
 	told   bool // so did a whole one: somebody holds records back
 
-	leaf      [32]byte
-	leafStale bool
+	leaf   [8]byte // of its live set, as of the last settle
+	member sum     // in the root
 }
-
-// Fork is two records of one log that its origin can not both have written on one branch: they have the
-// same seq, or A is missing from a live set that B's signature covers. The origin's disk was cloned or
-// restored from a backup, or its key is in two places.
-type Fork struct{ A, B Record }
 
 // change is what one add did.
 type change struct {
 	added   bool
 	dropped []*entry // no longer live, to be removed from the disk
-	forked  *history // this add was the proof
+	lifted  bool     // the grave of the log is gone
+	forked  *history // this add was the proof, with other
+	other   *entry
 }
 
 func newSet() *set {
 	return &set{
-		logs: map[LogID]*history{}, names: map[nameKey][]*entry{}, listed: map[kindKey]*listing{},
-		caps: map[id.Node]map[LogID]uint64{}, rootStale: true,
+		logs: map[LogID]*history{}, tags: map[[8]byte]*history{}, graves: map[[8]byte]grave{},
+		caps: map[id.Node]map[LogID]uint64{}, stale: map[*history]struct{}{},
 	}
 }
 
-func (e *entry) nameKey() nameKey { return nameKey{kindKey{e.Log.Scope, e.Kind}, e.Name} }
+// record returns all of e, nil if it can not be read.
+func (s *set) record(e *entry) *Record {
+	if e.rec != nil || s.fetch == nil {
+		return e.rec
+	}
+	return s.fetch(e)
+}
+
+// compareKey orders e against the entries of a kind and name.
+func (e *entry) compareKey(key kindKey, name string) int {
+	if c := cmp.Compare(scopeByte(e.log.Scope), scopeByte(key.scope)); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(e.kind, key.kind); c != 0 {
+		return c
+	}
+	return strings.Compare(e.name, name)
+}
+
+// compareName orders entries by kind, name, origin and age.
+func (e *entry) compareName(o *entry) int {
+	if c := e.compareKey(kindKey{o.log.Scope, o.kind}, o.name); c != 0 {
+		return c
+	}
+	return e.compare(o)
+}
 
 // retain returns those of list, the entries of one kind and name of one origin, oldest first, that stay
 // live. An artifact that was ever beyond the newest keep, or before a withdrawal, goes; so the rest is
@@ -95,7 +121,7 @@ func retain(kind uint8, list []*entry, withdrawal *entry) []*entry {
 		if withdrawal != nil && e.beforeIn(withdrawal) {
 			from = i + 1
 		}
-		from = max(from, i+1-e.keep)
+		from = max(from, i+1-int(e.keep))
 	}
 	return list[from:]
 }
@@ -108,13 +134,16 @@ func (s *set) known(e *entry) (has, useless bool) {
 	if s.capped(e) {
 		return false, true
 	}
-	_, list := s.ofLog(e.nameKey(), e.Log)
+	if h := s.logs[*e.log]; h == nil || e.seq < h.floor {
+		return false, h != nil
+	}
+	list := s.ofLog(kindKey{e.log.Scope, e.kind}, e.name, *e.log)
 	i, has := slices.BinarySearchFunc(list, e, (*entry).compare)
 	if has {
 		return true, false
 	}
-	joined := slices.Insert(slices.Clone(list), i, e)
-	return false, i < len(joined)-len(retain(e.Kind, joined, s.withdrawal(e.Log, e.Name)))
+	joined := slices.Insert(list, i, e)
+	return false, i < len(joined)-len(retain(e.kind, joined, s.withdrawal(e)))
 }
 
 // add merges one verified entry.
@@ -123,40 +152,59 @@ func (s *set) add(e *entry) change {
 	if has || useless {
 		return change{}
 	}
-	h := s.logs[e.Log]
-	if h == nil {
-		h = s.open(e.Log)
-	}
 	c := change{added: true}
-	if h.forked == nil && s.caps[e.Log.Origin] == nil {
+	h := s.logs[*e.log]
+	if h == nil {
+		h = s.open(*e.log)
+		c.lifted = s.lift(h.tag)
+	}
+	e.log = &h.id
+	if !h.forked && s.caps[e.log.Origin] == nil {
 		if other := h.contradicts(e); other != nil {
-			h.forked = &Fork{A: e.Record, B: other.Record}
-			c.forked = h
+			h.forked = true
+			c.forked, c.other = h, other
 		}
 	}
 	s.insert(h, e)
-	c.dropped = s.trim(e.nameKey(), e.Log)
-	if e.Kind == KindWithdraw {
-		c.dropped = append(c.dropped, s.trim(nameKey{kindKey{e.Log.Scope, KindArtifact}, e.Name}, e.Log)...)
+	c.dropped = s.trim(e.kind, e.name, h)
+	switch {
+	case e.kind == KindWithdraw:
+		c.dropped = append(c.dropped, s.trim(KindArtifact, e.name, h)...)
+	case e.kind == KindCheckpoint:
+		c.dropped = append(c.dropped, s.raise(h, e.floor())...)
 	}
 	h.seal()
-	if e.Kind == KindStatement && (e.revoke != nil || slices.ContainsFunc(c.dropped, func(d *entry) bool { return d.revoke != nil })) {
+	if e.kind == KindStatement && (e.revoke() != nil || slices.ContainsFunc(c.dropped, func(d *entry) bool { return d.revoke() != nil })) {
 		c.dropped = append(c.dropped, s.enforce()...)
 	}
 	return c
 }
 
+// raise removes what is below the floor of a checkpoint.
+func (s *set) raise(h *history, floor uint64) []*entry {
+	h.floor = max(h.floor, floor)
+	var gone []*entry
+	for e := h.recs.at(place{}); e != nil && e.seq < h.floor; e = h.recs.at(place{}) {
+		gone = append(gone, e)
+		s.remove(e)
+		if s.logs[h.id] == nil {
+			break // can not be: the checkpoint itself is above its floor
+		}
+	}
+	return gone
+}
+
 // contradicts returns an entry that proves, with e, a fork of the log; nil if there is none. e is not in
 // the log and nothing in it makes e needless.
 func (h *history) contradicts(e *entry) *entry {
-	i, _ := slices.BinarySearchFunc(h.recs, e, (*entry).compare)
-	for _, j := range []int{i - 1, i} {
-		if j >= 0 && j < len(h.recs) && h.recs[j].Seq == e.Seq {
-			return h.recs[j]
+	p := h.recs.seek(func(x *entry) int { return x.compareSeq(e) })
+	for _, x := range []*entry{h.recs.before(p), h.recs.at(p)} {
+		if x != nil && x.seq == e.seq {
+			return x
 		}
 	}
-	if e.Seq <= h.sealed && len(h.recs) > 0 {
-		return h.recs[len(h.recs)-1]
+	if e.seq <= h.sealed {
+		return h.newest
 	}
 	return nil
 }
@@ -164,100 +212,118 @@ func (h *history) contradicts(e *entry) *entry {
 // seal notes whether the log is complete up to its newest entry.
 func (h *history) seal() {
 	if h.complete() {
-		h.sealed = h.recs[len(h.recs)-1].Seq
+		h.sealed = h.newest.seq
 		h.gap, h.told = false, false
 	}
 }
 
-func (h *history) complete() bool {
-	return len(h.recs) > 0 && h.recs[len(h.recs)-1].Live == h.sum.digest()
-}
+func (h *history) complete() bool { return h.newest != nil && h.live == h.sum.digest() }
 
 // last is the newest seq, 0 for an empty log.
 func (h *history) last() uint64 {
-	if len(h.recs) == 0 {
+	if h.newest == nil {
 		return 0
 	}
-	return h.recs[len(h.recs)-1].Seq
+	return h.newest.seq
 }
 
 func (s *set) open(log LogID) *history {
-	tag := sha256.Sum256(log.key())
-	h := &history{id: log, tag: [8]byte(tag[:8]), leafStale: true}
+	h := &history{id: log, tag: log.tag()}
 	s.logs[log] = h
+	s.tags[h.tag] = h
 	i, _ := slices.BinarySearchFunc(s.order, h, func(a, b *history) int { return a.id.compare(b.id) })
 	s.order = slices.Insert(s.order, i, h)
 	return h
 }
 
-func (s *set) insert(h *history, e *entry) {
-	i, _ := slices.BinarySearchFunc(h.recs, e, (*entry).compare)
-	h.recs = slices.Insert(h.recs, i, e)
-	h.sum.add(e.hash)
-	h.leafStale, s.rootStale = true, true
+// tag names a log in eight bytes.
+func (l LogID) tag() [8]byte {
+	h := sha256.Sum256(l.key())
+	return [8]byte(h[:8])
+}
 
-	key := e.nameKey()
-	list, ok := s.names[key]
-	if !ok {
-		if s.listed[key.kindKey] == nil {
-			s.listed[key.kindKey] = &listing{}
-		}
-		s.listed[key.kindKey].fresh = append(s.listed[key.kindKey].fresh, key.name)
+func (s *set) insert(h *history, e *entry) {
+	h.recs.insert(h.recs.seek(func(x *entry) int { return x.compareSeq(e) }), e)
+	if h.recs.last() == e {
+		h.newest, h.live = e, e.rec.Live
 	}
-	i, _ = slices.BinarySearchFunc(list, e, (*entry).compare)
-	s.names[key] = slices.Insert(list, i, e)
+	h.sum.add(e.hash)
+	if e.kind == KindWithdraw {
+		h.withdrawals++
+	}
+	s.names.insert(s.names.seek(func(x *entry) int { return x.compareName(e) }), e)
+	s.count++
+	s.stale[h] = struct{}{}
 }
 
 // remove takes a live entry out, and its log when that was all of it.
 func (s *set) remove(e *entry) {
-	h := s.logs[e.Log]
-	i, _ := slices.BinarySearchFunc(h.recs, e, (*entry).compare)
-	h.recs = slices.Delete(h.recs, i, i+1)
+	h := s.logs[*e.log]
+	h.recs.remove(h.recs.seek(func(x *entry) int { return x.compareSeq(e) }))
+	if h.newest == e {
+		h.newest, h.live = h.recs.last(), artifact.Digest{}
+		if h.newest != nil {
+			if r := s.record(h.newest); r != nil {
+				h.live = r.Live
+			}
+		}
+	}
 	h.sum.sub(e.hash)
-	h.leafStale, s.rootStale = true, true
-	key := e.nameKey()
-	i, _ = slices.BinarySearchFunc(s.names[key], e, (*entry).compare)
-	s.names[key] = slices.Delete(s.names[key], i, i+1)
-	if len(h.recs) == 0 {
-		delete(s.logs, e.Log)
-		i, _ = slices.BinarySearchFunc(s.order, h, func(a, b *history) int { return a.id.compare(b.id) })
-		s.order = slices.Delete(s.order, i, i+1)
+	if e.kind == KindWithdraw {
+		h.withdrawals--
+	}
+	s.names.remove(s.names.seek(func(x *entry) int { return x.compareName(e) }))
+	s.count--
+	s.stale[h] = struct{}{}
+	if h.recs.n == 0 {
+		s.close(h)
 	}
 }
 
+func (s *set) close(h *history) {
+	delete(s.logs, h.id)
+	delete(s.tags, h.tag)
+	i, _ := slices.BinarySearchFunc(s.order, h, func(a, b *history) int { return a.id.compare(b.id) })
+	s.order = slices.Delete(s.order, i, i+1)
+}
+
 // trim removes what is no longer live of one name in one log, and returns it.
-func (s *set) trim(key nameKey, log LogID) []*entry {
-	_, list := s.ofLog(key, log)
-	keep := retain(key.kind, list, s.withdrawal(log, key.name))
-	gone := slices.Clone(list[:len(list)-len(keep)])
+func (s *set) trim(kind uint8, name string, h *history) []*entry {
+	list := s.ofLog(kindKey{h.id.Scope, kind}, name, h.id)
+	if len(list) == 0 {
+		return nil
+	}
+	gone := list[:len(list)-len(retain(kind, list, s.withdrawal(list[0])))]
 	for _, e := range gone {
 		s.remove(e)
 	}
 	return gone
 }
 
-// ofLog returns the part of a name's entries that is of one log, and where it begins.
-func (s *set) ofLog(key nameKey, log LogID) (int, []*entry) {
-	all := s.names[key]
-	from, _ := slices.BinarySearchFunc(all, log, func(e *entry, l LogID) int {
-		if c := e.Log.Origin.Compare(l.Origin); c != 0 {
-			return c
+// ofLog returns the entries of a kind and name that are of one log, oldest first. The list is the caller's.
+func (s *set) ofLog(key kindKey, name string, log LogID) []*entry {
+	var out []*entry
+	s.names.each(s.names.seek(func(x *entry) int {
+		return cmp.Or(x.compareKey(key, name), x.log.compare(log), 1) // its first
+	}), func(e *entry) bool {
+		if *e.log != log || e.kind != key.kind || e.name != name {
+			return false
 		}
-		return cmp.Or(cmp.Compare(e.Log.Epoch, l.Epoch), 1) // the first of the epoch
+		out = append(out, e)
+		return true
 	})
-	to := from
-	for to < len(all) && all[to].Log == log {
-		to++
-	}
-	return from, all[from:to]
+	return out
 }
 
-// withdrawal returns the newest withdrawal of a name in a log, nil if there is none.
-func (s *set) withdrawal(log LogID, name string) *entry {
-	if log.Scope != ScopeMain {
+// withdrawal returns the newest withdrawal of an artifact's name in its log, nil if there is none.
+func (s *set) withdrawal(e *entry) *entry {
+	if e.kind != KindArtifact {
 		return nil
 	}
-	if _, list := s.ofLog(nameKey{kindKey{ScopeMain, KindWithdraw}, name}, log); len(list) > 0 {
+	if h := s.logs[*e.log]; h == nil || h.withdrawals == 0 {
+		return nil
+	}
+	if list := s.ofLog(kindKey{ScopeMain, KindWithdraw}, e.name, *e.log); len(list) > 0 {
 		return list[len(list)-1]
 	}
 	return nil
@@ -267,33 +333,34 @@ func (s *set) withdrawal(log LogID, name string) *entry {
 // what verifies the records before; statements stay, so that two revokers who revoke one another end
 // alike everywhere.
 func (s *set) capped(e *entry) bool {
-	caps := s.caps[e.Log.Origin]
-	return caps != nil && e.Kind != KindCert && e.Kind != KindStatement && e.Seq > caps[e.Log]
+	caps := s.caps[e.log.Origin]
+	return caps != nil && e.kind != KindCert && e.kind != KindStatement && e.seq > caps[*e.log]
 }
 
 // enforce works out the revocations anew from the live statements, and removes what they forbid.
 func (s *set) enforce() []*entry {
 	s.caps = map[id.Node]map[LogID]uint64{}
-	for key, list := range s.names {
-		for _, e := range list {
-			if key.kind == KindStatement && e.revoke != nil {
-				s.cap(e.revoke)
-			}
+	s.each(kindKey{ScopeNodes, KindStatement}, "", func(e *entry) {
+		if e.revoke() != nil {
+			s.cap(e.revoke())
 		}
-	}
+	})
 	var gone []*entry
 	for _, h := range s.order {
 		if s.caps[h.id.Origin] == nil {
 			continue
 		}
 		h.sealed = 0
-		for _, e := range h.recs {
+		for _, e := range h.recs.list() {
 			if s.capped(e) {
 				gone = append(gone, e)
 			}
 		}
 	}
 	for _, e := range gone {
+		if e.kind == KindCheckpoint {
+			s.logs[*e.log].floor = 0
+		}
 		s.remove(e)
 	}
 	return gone
@@ -314,122 +381,62 @@ func (s *set) cap(r *trust.Statement) {
 	s.caps[subject] = caps
 }
 
-// settle makes the listings ready for live, and the root: one hash over all logs, equal for equal sets
-// and for those only. Writers call it after a batch.
+// settle makes the root what the logs are. It costs two hashes for each log that changed. Writers call it
+// after a batch.
 func (s *set) settle() {
-	for _, l := range s.listed {
-		if len(l.fresh) > 8 {
-			l.sorted = append(l.sorted, l.fresh...)
-			slices.Sort(l.sorted)
-		} else {
-			for _, name := range l.fresh {
-				i, _ := slices.BinarySearch(l.sorted, name)
-				l.sorted = slices.Insert(l.sorted, i, name)
-			}
+	for h := range s.stale {
+		s.root.minus(h.member)
+		h.member = sum{}
+		if h.recs.n > 0 {
+			h.leaf = h.leafNow()
+			h.member = member(h.grave())
+			s.root.plus(h.member)
 		}
-		l.fresh = nil
 	}
-	if s.rootStale {
-		s.root = artifact.Sum(s.leaves(s.order))
-		s.rootStale = false
-	}
+	clear(s.stale)
 }
 
-// live appends the live entries of a kind whose name begins with prefix: by name, origin, epoch and seq.
-// Over the epochs of an origin the rule is the same as within one log, as if they were written one after
-// another.
-func (s *set) live(key kindKey, prefix string, emit func(*entry)) {
-	l := s.listed[key]
-	if l == nil {
-		return
-	}
-	from, _ := slices.BinarySearch(l.sorted, prefix)
-	for _, name := range l.sorted[from:] {
-		if !strings.HasPrefix(name, prefix) {
-			break
-		}
-		s.liveName(nameKey{key, name}, emit)
-	}
-}
-
-func (s *set) liveName(key nameKey, emit func(*entry)) {
-	all := s.names[key]
-	for len(all) > 0 {
-		n := 1
-		for n < len(all) && all[n].Log.Origin == all[0].Log.Origin {
-			n++
-		}
-		for _, e := range retain(key.kind, all[:n], s.lastWithdrawal(key, all[0].Log.Origin)) {
-			emit(e)
-		}
-		all = all[n:]
-	}
-}
-
-// lastWithdrawal is the newest withdrawal of an artifact's name by an origin, over all its epochs.
-func (s *set) lastWithdrawal(key nameKey, origin id.Node) *entry {
-	if key.kind != KindArtifact || s.listed[kindKey{ScopeMain, KindWithdraw}] == nil {
-		return nil
-	}
-	var last *entry
-	for _, e := range s.names[nameKey{kindKey{ScopeMain, KindWithdraw}, key.name}] {
-		if e.Log.Origin == origin {
-			last = e
-		}
-	}
-	return last
-}
-
-// leaves is the hash of each log and its live set, one after another.
-func (s *set) leaves(logs []*history) []byte {
-	b := make([]byte, 0, 32*len(logs))
-	for _, h := range logs {
-		if h.leafStale {
-			d := h.sum.digest()
-			h.leaf = sha256.Sum256(append(h.id.key(), d[:]...))
-			h.leafStale = false
-		}
-		b = append(b, h.leaf[:]...)
-	}
-	return b
+// leafNow is the hash of a log and its live set. Eight bytes, because a relay can not choose what is in a
+// live set: who can is the origin, which could as well hold back the record.
+func (h *history) leafNow() [8]byte {
+	d := h.sum.digest()
+	leaf := sha256.Sum256(append(h.id.key(), d[:]...))
+	return [8]byte(leaf[:8])
 }
 
 // liveAfter is the digest of the live set of r's log once r, the next of it, is added.
 func (s *set) liveAfter(r *Record, core []byte) artifact.Digest {
-	e := &entry{Record: *r, hash: sha256.Sum256(core)}
+	e := &entry{log: &r.Log, name: r.Name, seq: r.Seq, kind: r.Kind, hash: sha256.Sum256(core)}
+	h := s.logs[r.Log]
 	var after sum
-	if h := s.logs[r.Log]; h != nil {
+	if h != nil {
 		after = h.sum
 	}
 	after.add(e.hash)
-	less := func(key nameKey, list []*entry, withdrawal *entry) {
-		for _, gone := range list[:len(list)-len(retain(key.kind, list, withdrawal))] {
+	less := func(kind uint8, list []*entry, withdrawal *entry) {
+		for _, gone := range list[:len(list)-len(retain(kind, list, withdrawal))] {
 			after.sub(gone.hash)
 		}
 	}
 	if r.Kind == KindArtifact {
 		if a, err := DecodeArtifact(r.Body); err == nil { // if not, the record is refused later
-			e.keep = a.Keep
+			e.keep = uint16(a.Keep)
 		}
 	}
-	_, list := s.ofLog(e.nameKey(), r.Log)
-	less(e.nameKey(), append(slices.Clone(list), e), nil)
-	if r.Kind == KindWithdraw {
-		key := nameKey{kindKey{r.Log.Scope, KindArtifact}, r.Name}
-		_, list := s.ofLog(key, r.Log)
-		less(key, list, e)
+	less(r.Kind, append(s.ofLog(kindKey{r.Log.Scope, r.Kind}, r.Name, r.Log), e), nil)
+	switch {
+	case r.Kind == KindWithdraw:
+		less(KindArtifact, s.ofLog(kindKey{r.Log.Scope, KindArtifact}, r.Name, r.Log), e)
+	case r.Kind == KindCheckpoint && h != nil:
+		body, err := DecodeCheckpoint(r.Body)
+		if err != nil {
+			break // refused later
+		}
+		for _, gone := range h.recs.list() {
+			if gone.seq < body.Floor && gone.kind != KindCheckpoint {
+				after.sub(gone.hash)
+			}
+		}
 	}
 	return after.digest()
-}
-
-// certificate returns the newest cert entry of an origin, nil if there is none.
-func (s *set) certificate(origin id.Node) *entry {
-	list := s.names[nameKey{kindKey{ScopeNodes, KindCert}, ""}]
-	i, _ := slices.BinarySearchFunc(list, origin, func(e *entry, n id.Node) int {
-		return cmp.Or(e.Log.Origin.Compare(n), -1) // the first beyond the origin
-	})
-	if i == 0 || list[i-1].Log.Origin != origin || list[i-1].cert == nil {
-		return nil
-	}
-	return list[i-1]
 }

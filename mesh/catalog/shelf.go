@@ -20,7 +20,10 @@ type Shelf interface {
 // What a key of the shelf begins with.
 //
 //	e                                                    the current epoch, a wire-encoded uint64
+//	c origin(16) epoch(8) scope(1)                       a cursor: the seq up to which a peer has sent the log, a
+//	                                                     wire-encoded uint64; only while the log is incomplete
 //	f origin(16) epoch(8) scope(1)                       proof of a fork, a wire-encoded proof
+//	g origin(8) tag(8)                                   a grave: its leaf, wire-encoded bytes
 //	r origin(16) epoch(8) scope(1) seq(8) hash(4)        a record as Encode returns it
 //
 // Numbers are big-endian, so records of a log sort by age. The hash, the first bytes of that of the core,
@@ -28,25 +31,29 @@ type Shelf interface {
 // deleted with the next transaction, and at the next start it falls out of the merge again.
 const (
 	prefixEpoch  = 'e'
+	prefixCursor = 'c'
 	prefixFork   = 'f'
+	prefixGrave  = 'g'
 	prefixRecord = 'r'
 )
 
 const (
-	shelfVersion = 1    // of the values under e and f
+	shelfVersion = 1    // of the values under c, e, f and g
 	scanPage     = 1000 // pairs read at once
 )
 
 var epochKey = []byte{prefixEpoch}
 
-// proof is a Fork on disk.
-type proof struct{ A, B []byte }
+func (e *entry) key() []byte { return append(e.log.from(e.seq), e.hash[:4]...) }
 
-func (e *entry) key() []byte {
-	b := append([]byte{prefixRecord}, e.Log.key()...)
-	b = binary.BigEndian.AppendUint64(b, e.Seq)
-	return append(b, e.hash[:4]...)
+// from is where on the shelf the records of the log begin that are not below seq.
+func (l LogID) from(seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(append([]byte{prefixRecord}, l.key()...), seq)
 }
+
+func (l LogID) cursorKey() []byte { return append([]byte{prefixCursor}, l.key()...) }
+
+func (g grave) key() []byte { return append(append([]byte{prefixGrave}, g.origin[:]...), g.tag[:]...) }
 
 // scan calls each for all pairs whose key begins with prefix.
 func scan(shelf Shelf, prefix byte, each func(key, value []byte) error) error {
@@ -80,31 +87,54 @@ func (c *Catalog) load() error {
 			return fmt.Errorf("current epoch: %w", err)
 		}
 	}
-	var certs, rest []*entry
-	err = scan(c.cfg.Shelf, prefixRecord, func(_, value []byte) error {
-		e, err := decodeEntry(value)
-		switch {
-		case err != nil:
+	for prefix, read := range map[byte]func(key, value []byte) error{prefixFork: c.loadFork, prefixGrave: c.loadGrave} {
+		if err := scan(c.cfg.Shelf, prefix, read); err != nil {
 			return err
-		case e.Kind == KindCert:
-			certs = append(certs, e)
-		default:
-			rest = append(rest, e)
 		}
-		return nil
-	})
-	if err != nil {
+	}
+	if err := c.loadRecords(); err != nil {
 		return err
 	}
-	for _, e := range append(certs, rest...) {
-		if err := c.readBody(e, c.keyOf); err != nil {
-			c.cfg.Log.Warn("record on disk has no effect", "log", e.Log, "seq", e.Seq, "error", err)
-		}
-		c.take(e)
-	}
-	err = scan(c.cfg.Shelf, prefixFork, c.loadFork)
 	c.set.settle()
-	return err
+	return scan(c.cfg.Shelf, prefixCursor, c.loadCursor)
+}
+
+// loadRecords reads a page at a time. Statements wait for the keys that verify them.
+func (c *Catalog) loadRecords() error {
+	var statements []*entry
+	from, to := []byte{prefixRecord}, []byte{prefixRecord + 1}
+	for {
+		keys, values, err := c.cfg.Shelf.Scan(from, to, scanPage)
+		if err != nil {
+			return err
+		}
+		page, err := decodePage(values)
+		if err != nil {
+			return err
+		}
+		for _, in := range page {
+			if in.kind == KindStatement {
+				statements = append(statements, in.entry)
+				continue
+			}
+			c.reload(in.entry)
+		}
+		if len(keys) < scanPage {
+			break
+		}
+		from = append(bytes.Clone(keys[len(keys)-1]), 0)
+	}
+	for _, e := range statements {
+		c.reload(e)
+	}
+	return nil
+}
+
+func (c *Catalog) reload(e *entry) {
+	if err := c.readBody(e, c.keyOf); err != nil {
+		c.cfg.Log.Warn("record on disk has no effect", "log", e.log, "seq", e.seq, "error", err)
+	}
+	c.take(e)
 }
 
 func (c *Catalog) loadFork(_, value []byte) error {
@@ -112,21 +142,41 @@ func (c *Catalog) loadFork(_, value []byte) error {
 	if err := wire.Unmarshal(value, shelfVersion, wire.Limits{}, &p); err != nil {
 		return fmt.Errorf("proof of a fork: %w", err)
 	}
-	a, err := DecodeRecord(p.A)
-	if err != nil {
-		return fmt.Errorf("proof of a fork: %w", err)
+	a, b, err := p.decode()
+	if err == nil {
+		c.forks[*a.log] = Fork{*a.rec, *b.rec}
 	}
-	b, err := DecodeRecord(p.B)
-	if err != nil {
-		return fmt.Errorf("proof of a fork: %w", err)
+	return err
+}
+
+func (c *Catalog) loadGrave(key, value []byte) error {
+	var leaf [8]byte
+	if len(key) != 1+16 {
+		return fmt.Errorf("grave: %w: key of %d bytes", ErrMalformed, len(key))
 	}
-	if h := c.set.logs[a.Log]; h != nil {
-		h.forked = &Fork{a, b}
+	if err := wire.Unmarshal(value, shelfVersion, wire.Limits{}, &leaf); err != nil {
+		return fmt.Errorf("grave: %w", err)
+	}
+	c.set.inter(grave{[8]byte(key[1:9]), [8]byte(key[9:]), leaf})
+	return nil
+}
+
+func (c *Catalog) loadCursor(key, value []byte) error {
+	var seq uint64
+	if err := wire.Unmarshal(value, shelfVersion, wire.Limits{}, &seq); err != nil {
+		return fmt.Errorf("cursor: %w", err)
+	}
+	log, ok := readLogKey(key[1:])
+	if h := c.set.logs[log]; ok && h != nil && !h.complete() {
+		h.cursor = seq
+	} else {
+		c.stale[string(key)] = true
 	}
 	return nil
 }
 
-// take adds e to the set and notes what the next transaction deletes. Only a writer calls it.
+// take adds e to the set and notes what the next transaction deletes. Only a writer calls it, and no one
+// reads e.rec of an entry that it is not sure to hold alone before.
 func (c *Catalog) take(e *entry) change {
 	has, useless := c.set.known(e)
 	if useless {
@@ -137,9 +187,18 @@ func (c *Catalog) take(e *entry) change {
 	}
 	ch := c.set.add(e)
 	c.news.note(e)
+	if _, forked := c.forks[*e.log]; forked {
+		c.set.logs[*e.log].forked = true
+	}
+	if ch.lifted {
+		h := c.set.logs[*e.log]
+		c.stale[string(h.grave().key())] = true
+	}
+	c.remember(e)
 	for _, d := range ch.dropped {
 		c.stale[string(d.key())] = true
 		c.news.note(d)
+		c.forget(d)
 	}
 	return ch
 }

@@ -21,16 +21,19 @@ func words(h [32]byte) (w sum) {
 	return w
 }
 
-func (s *sum) add(h [32]byte) {
+func (s *sum) add(h [32]byte) { s.plus(words(h)) }
+func (s *sum) sub(h [32]byte) { s.minus(words(h)) }
+
+func (s *sum) plus(o sum) {
 	var carry uint64
-	for i, w := range words(h) {
+	for i, w := range o {
 		s[i], carry = bits.Add64(s[i], w, carry)
 	}
 }
 
-func (s *sum) sub(h [32]byte) {
+func (s *sum) minus(o sum) {
 	var borrow uint64
-	for i, w := range words(h) {
+	for i, w := range o {
 		s[i], borrow = bits.Sub64(s[i], w, borrow)
 	}
 }

@@ -250,9 +250,9 @@ func dump(c *Catalog) string {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "catalog of %s, epoch %x:\n", c.self.Short(), c.epoch)
 	for _, h := range c.set.order {
-		fmt.Fprintf(&b, "  %s sealed %d complete %v forked %v gap %v:", h.id, h.sealed, h.complete(), h.forked != nil, h.gap)
-		for _, e := range h.recs {
-			fmt.Fprintf(&b, " %d/%d", e.Seq, e.Kind)
+		fmt.Fprintf(&b, "  %s sealed %d complete %v forked %v gap %v:", h.id, h.sealed, h.complete(), h.forked, h.gap)
+		for _, e := range h.recs.list() {
+			fmt.Fprintf(&b, " %d/%d", e.seq, e.kind)
 		}
 		b.WriteByte('\n')
 	}

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -12,8 +14,27 @@ import (
 // compareSoon asks for a comparison of roots. It never blocks.
 func (s *session) compareSoon() {
 	s.mu.Lock()
-	s.again = true
+	s.again, s.unlike = true, false
 	s.rounds = 0
+	s.mu.Unlock()
+	s.wake()
+}
+
+// differSoon is compareSoon where the roots are known to be unlike: it saves a turn.
+func (s *session) differSoon() {
+	s.mu.Lock()
+	s.again, s.unlike = true, true
+	s.rounds = 0
+	s.mu.Unlock()
+	s.wake()
+}
+
+// prove queues a proof of a fork. It never blocks; what does not fit is told in the next session.
+func (s *session) prove(p proof) {
+	s.mu.Lock()
+	if len(s.control) < maxControl/2 {
+		s.control = append(s.control, frame{frameFork, &forkFrame{p.A, p.B}})
+	}
 	s.mu.Unlock()
 	s.wake()
 }
@@ -54,11 +75,14 @@ func (s *session) queue(kind byte, body any) error {
 func (s *session) write(ctx context.Context) error {
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
-	var rest []*entry // of the log that is being sent
+	f := feed{c: s.c}
 	for {
-		f, ok := s.next(&rest)
+		next, ok, err := s.next(&f)
+		if err != nil {
+			return err
+		}
 		if ok {
-			if err := s.send(f); err != nil {
+			if err := s.send(next); err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -87,60 +111,170 @@ func (s *session) send(f frame) error {
 	return wire.WriteFrame(s.conn, f.kind, b)
 }
 
-// next returns the next frame: answers first, then pages of what was asked for, then what is new, then
-// done, then a question of this side's own. rest is what of a log did not fit into the page before.
-func (s *session) next(rest *[]*entry) (frame, bool) {
+// next returns the next frame: answers first, then what was asked for, then what is new, then done, then a
+// question of this side's own.
+func (s *session) next(f *feed) (frame, bool, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if len(s.control) > 0 {
 		f := s.control[0]
 		s.control = slices.Delete(s.control, 0, 1)
-		return f, true
+		s.mu.Unlock()
+		return f, true, nil
 	}
-	if records := s.takeAsked(rest); len(records) > 0 {
-		return frame{framePage, &pageFrame{records}}, true
+	f.tasks = append(f.tasks, s.tasks...)
+	s.tasks = nil
+	s.mu.Unlock()
+	if answer, ok, err := f.next(); ok || err != nil {
+		return answer, ok, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.tasks) > 0 || len(s.control) > 0 {
+		s.wake() // came meanwhile, and goes first
+		return frame{}, false, nil
 	}
 	if len(s.pushes) > 0 {
-		var p page
-		n := 0
-		for n < len(s.pushes) && p.fit(s.pushes[n]) {
-			n++
-		}
-		s.pushes = slices.Delete(s.pushes, 0, n)
-		return frame{framePage, &pageFrame{p.records}}, true
+		return s.takePushes()
 	}
 	if s.done {
 		s.done = false
 		if s.phase == serving {
 			s.phase = idle
 		}
-		return frame{frameDone, &doneFrame{s.c.Root()}}, true
+		return frame{frameDone, &doneFrame{s.c.Root()}}, true, nil
 	}
 	if s.again && s.phase == idle {
 		s.again = false
+		if s.unlike {
+			s.unlike = false
+			b, err := s.ask()
+			return frame{frameBuckets, b}, err == nil, err
+		}
 		s.phase = asked
-		return frame{frameRoot, &rootFrame{s.c.Root()}}, true
+		return frame{frameRoot, &rootFrame{s.c.Root()}}, true, nil
 	}
-	return frame{}, false
+	return frame{}, false, nil
 }
 
-// takeAsked fills a page from the logs that were asked for.
-func (s *session) takeAsked(rest *[]*entry) [][]byte {
+// takePushes fills a page with what is new. Whoever calls it holds s.mu.
+func (s *session) takePushes() (frame, bool, error) {
+	var p page
+	n := 0
+	for ; n < len(s.pushes); n++ {
+		b, err := s.c.encoded(s.pushes[n])
+		if err != nil {
+			return frame{}, false, err
+		}
+		if !p.fit(b) {
+			break
+		}
+	}
+	s.pushes = slices.Delete(s.pushes, 0, n)
+	if len(p.records) == 0 { // all of it is needless by now
+		s.wake()
+		return frame{}, false, nil
+	}
+	return frame{framePage, &pageFrame{Records: p.records}}, true, nil
+}
+
+// feed is what the writer sends of what was asked for. It reads the shelf a page at a time, under no lock.
+type feed struct {
+	c     *Catalog
+	tasks []task
+	rest  [][]byte // read and not yet sent
+	log   LogID    // being read, from seq on; nodes logs are read at once
+	from  []byte   // key to go on with; nil: nothing more
+}
+
+// next fills a frame; it reports false when all was sent.
+func (f *feed) next() (frame, bool, error) {
 	var p page
 	for {
-		for len(*rest) > 0 {
-			if !p.fit((*rest)[0]) {
-				return p.records
+		for len(f.rest) > 0 {
+			if !p.fit(f.rest[0]) {
+				return frame{framePage, &pageFrame{true, p.records}}, true, nil
 			}
-			*rest = (*rest)[1:]
+			f.rest = f.rest[1:]
 		}
-		if len(s.tasks) == 0 {
-			s.tasks = nil
-			return p.records
+		if f.from != nil {
+			if err := f.read(maxPageRecords - len(p.records)); err != nil {
+				return frame{}, false, err
+			}
+			continue
 		}
-		*rest = s.c.after(s.tasks[0].log, s.tasks[0].from)
-		s.tasks = s.tasks[1:]
+		if len(f.tasks) == 0 || f.tasks[0].stone != nil {
+			if len(p.records) > 0 {
+				return frame{framePage, &pageFrame{true, p.records}}, true, nil
+			}
+			return f.graves()
+		}
+		t := f.tasks[0]
+		f.tasks = f.tasks[1:]
+		if t.log.Scope == ScopeNodes {
+			var err error
+			if f.rest, err = f.c.nodesLog(t.log, t.from); err != nil {
+				return frame{}, false, err
+			}
+			continue
+		}
+		f.log, f.from = t.log, t.log.from(min(t.from, math.MaxUint64-1)+1)
 	}
+}
+
+// read takes the next records of the log from the shelf.
+func (f *feed) read(limit int) error {
+	limit = max(limit, 1)
+	end := append([]byte{prefixRecord}, f.log.key()...)
+	end[len(end)-1]++ // beyond the scope: no other key lies between
+	keys, values, err := f.c.cfg.Shelf.Scan(f.from, end, limit)
+	if err != nil {
+		return fmt.Errorf("read log %s: %w", f.log, err)
+	}
+	f.rest, f.from = values, nil
+	if len(keys) == limit {
+		f.from = append(bytes.Clone(keys[len(keys)-1]), 0)
+	}
+	return nil
+}
+
+// graves fills a frame with the graves at the front of the tasks.
+func (f *feed) graves() (frame, bool, error) {
+	var b []byte
+	n := 0
+	for ; n < len(f.tasks) && n < gravesPerFrame && f.tasks[n].stone != nil; n++ {
+		b = f.tasks[n].stone.append(b)
+	}
+	f.tasks = f.tasks[n:]
+	return frame{frameGraves, &gravesFrame{b}}, n > 0, nil
+}
+
+// nodesLog returns the live records of a log beyond seq from; certificates come first.
+func (c *Catalog) nodesLog(log LogID, from uint64) ([][]byte, error) {
+	var certs, rest []*entry
+	c.mu.RLock()
+	if h := c.set.logs[log]; h != nil {
+		for _, e := range h.recs.list() {
+			switch {
+			case e.seq <= from:
+			case e.kind == KindCert:
+				certs = append(certs, e)
+			default:
+				rest = append(rest, e)
+			}
+		}
+	}
+	c.mu.RUnlock()
+	var out [][]byte
+	for _, e := range append(certs, rest...) {
+		b, err := c.encoded(e)
+		if err != nil {
+			return nil, err
+		}
+		if b != nil {
+			out = append(out, b)
+		}
+	}
+	return out, nil
 }
 
 // page is records within the limits of one frame.
@@ -149,11 +283,11 @@ type page struct {
 	sizeBytes int
 }
 
-// fit adds e, or reports that the page is full. Every record fits into an empty page.
-func (p *page) fit(e *entry) bool {
-	b, err := e.Encode()
-	if err != nil {
-		return true // it was decoded from its encoding, so this can not be; without it the page is still good
+// fit adds a record, or reports that the page is full. Every record fits into an empty page; nil is one
+// that went meanwhile.
+func (p *page) fit(b []byte) bool {
+	if b == nil {
+		return true
 	}
 	if len(p.records) == maxPageRecords || p.sizeBytes+len(b) > maxPageBytes {
 		return false
@@ -163,14 +297,22 @@ func (p *page) fit(e *entry) bool {
 	return true
 }
 
-// nodesFirst orders logs so that keys come before what they verify.
+// nodesFirst orders logs so that keys come before what they verify; graves, which need the admissions, come
+// last.
 func nodesFirst(tasks []task) []task {
 	slices.SortStableFunc(tasks, func(a, b task) int {
-		return int(scopeByte(a.log.Scope)) - int(scopeByte(b.log.Scope))
+		return int(a.order()) - int(b.order())
 	})
 	return tasks
 }
 
 func deleteEntries(list []*entry, hashes map[[32]byte]bool) []*entry {
 	return slices.DeleteFunc(list, func(e *entry) bool { return hashes[e.hash] })
+}
+
+func (t task) order() uint8 {
+	if t.stone != nil {
+		return uint8(len(scopes))
+	}
+	return scopeByte(t.log.Scope)
 }
