@@ -338,6 +338,7 @@ func (c *recorded) Write(b []byte) (int, error)      { return len(b), nil }
 func (c *recorded) Close() error                     { return nil }
 func (c *recorded) SetReadDeadline(time.Time) error  { return nil }
 func (c *recorded) SetWriteDeadline(time.Time) error { return nil }
+func (c *recorded) RemoteAddr() net.Addr             { return nil }
 
 func TestRandomBytesAreAnErrorAndNothingElse(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3))

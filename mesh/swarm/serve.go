@@ -75,7 +75,7 @@ func (x *session) write() error {
 		var err error
 		switch {
 		case control != nil:
-			err = x.send(slices.Concat(control...))
+			err = x.send(slices.Concat(control...), true)
 		case ok:
 			err = x.serve(j)
 		default:
@@ -104,9 +104,11 @@ func (x *session) nextJob() (job, bool) {
 	return j, true
 }
 
-// send writes b, a slice at a time, so that a slow link is told apart from a dead one.
-func (x *session) send(b []byte) error {
-	for part := range slices.Chunk(b, slice) {
+// send writes b, a slice at a time, so that a slow link is told apart from a dead one, and no faster than the caps
+// allow; what is small goes first.
+func (x *session) send(b []byte, small bool) error {
+	for part := range slices.Chunk(b, x.s.egress.piece(x.link, slice)) {
+		x.s.egress.take(x.link, len(part), small, x.done)
 		if err := x.conn.SetWriteDeadline(time.Now().Add(silenceTime)); err != nil {
 			return err
 		}
@@ -203,5 +205,5 @@ func (x *session) serveWant(j job, m *manifest) error {
 	}
 	copy(b[headRoom-len(head):], head)
 	x.s.stats.served.Add(int64(out.Bytes))
-	return x.send(b[headRoom-len(head):])
+	return x.send(b[headRoom-len(head):], size <= smallBytes)
 }

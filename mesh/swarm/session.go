@@ -61,6 +61,7 @@ type session struct {
 	peer id.Node
 	conn net.Conn
 	idle time.Duration
+	link Class // how far away the peer is
 
 	mu      sync.Mutex
 	pending map[uint32]*request // asked of the peer; a nil request was cancelled, its answer is dropped
@@ -79,7 +80,7 @@ type session struct {
 
 func newSession(s *Swarm, peer id.Node, c net.Conn, idle time.Duration) *session {
 	return &session{
-		s: s, peer: peer, conn: c, idle: idle, pending: map[uint32]*request{},
+		s: s, peer: peer, conn: c, idle: idle, link: classOf(c.RemoteAddr()), pending: map[uint32]*request{},
 		kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
@@ -197,12 +198,14 @@ func (x *session) deadline() {
 	_ = x.conn.SetReadDeadline(time.Now().Add(d))
 }
 
-// Read reads from the stream and moves the deadline on: an io.Reader for read alone.
+// Read reads from the stream, no faster than the caps allow, and moves the deadline on: an io.Reader for read alone.
 func (x *session) Read(b []byte) (int, error) {
 	x.mu.Lock()
 	x.deadline()
 	x.mu.Unlock()
-	return x.conn.Read(b)
+	n, err := x.conn.Read(b[:x.s.ingress.piece(x.link, len(b))])
+	x.s.ingress.take(x.link, n, false, x.done)
+	return n, err
 }
 
 func (x *session) read() error {

@@ -77,6 +77,8 @@ type Swarm struct {
 	stats     counters
 	buffers   buffers
 	manifests manifests
+	egress    throttle
+	ingress   throttle
 
 	wg sync.WaitGroup // sessions and pulls
 
