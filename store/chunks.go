@@ -132,8 +132,9 @@ func (s *Store) WriteNamed(ids []artifact.Digest, chunks [][]byte) error {
 	err := s.retryLost(func() error {
 		w := s.newWriter()
 		defer w.close()
+		w.pulled = true
 		for i, c := range chunks {
-			if err := w.add(ids[i], c); err != nil {
+			if err := w.lend(ids[i], c); err != nil {
 				return err
 			}
 		}

@@ -281,7 +281,7 @@ func (s *Store) rewritePack(ctx context.Context, number uint32, rows []newRow) e
 			damaged = append(damaged, r)
 			continue
 		}
-		at, err := s.packs.append(b)
+		at, err := s.packs.append([][]byte{b})
 		if err != nil {
 			return err
 		}

@@ -38,9 +38,15 @@ func (s *Store) Has(root artifact.Digest) (bool, error) {
 	losses := s.losses.Load()
 	s.mu.Lock()
 	at, known := s.complete[root]
+	lacks, incomplete := s.lacking[root]
 	s.mu.Unlock()
 	if known && at == losses {
 		return true, nil
+	}
+	if incomplete { // asked again and again while it comes: one look-up, not one for each chunk
+		if missing, err := s.Missing([]artifact.Chunk{{ID: lacks}}); err != nil || len(missing) > 0 {
+			return false, err
+		}
 	}
 	chunks, err := s.Chunks(root)
 	if errors.Is(err, ErrMissing) {
@@ -58,12 +64,31 @@ func (s *Store) Has(root artifact.Digest) (bool, error) {
 		return false, fmt.Errorf("record artifact %s as held: %w", root.Short(), err)
 	}
 	if !held {
-		return false, nil
+		return false, s.noteLack(root, chunks)
 	}
 	s.mu.Lock()
 	s.complete[root] = losses
+	delete(s.lacking, root)
 	s.mu.Unlock()
 	return true, nil
+}
+
+// maxLacking bounds the incomplete roots of which a missing chunk is remembered.
+const maxLacking = 1024
+
+// noteLack remembers a chunk of root that is missing: the last one, which comes late.
+func (s *Store) noteLack(root artifact.Digest, chunks []artifact.Chunk) error {
+	missing, err := s.Missing(chunks)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.lacking) >= maxLacking {
+		clear(s.lacking)
+	}
+	s.lacking[root] = missing[len(missing)-1].ID
+	return nil
 }
 
 // holdAll records root as held if all its chunks are. From the look on, Collect spares them.

@@ -16,6 +16,9 @@ const (
 	packBytes    = 64 << 20 // a pack is full when the next write would pass this
 	packVersion  = 1        // the first byte of a pack; chunks follow, with nothing between them
 	maxOpenPacks = 64       // files kept open for reading
+
+	// keepCached bytes of what came from peers stay in the system's memory: others ask for them next.
+	keepCached = 32 << 20
 )
 
 // packs are the append-only files that hold chunks. They know bytes and offsets; what is where is told by
@@ -34,6 +37,10 @@ type packs struct {
 	next    uint32
 	opened  int
 	closed  bool
+
+	// cached are spans that came from peers, oldest first, and are still in the system's memory.
+	cached      []span
+	cachedBytes int64
 }
 
 // pack is one file.
@@ -115,13 +122,17 @@ func openPacks(dir string, ends map[uint32]int64) (p *packs, short map[uint32]in
 	return p, short, nil
 }
 
-// append writes b to the end of a pack. It is not durable before sync. The pack cannot be removed before
-// release.
-func (p *packs) append(b []byte) (span, error) {
+// append writes chunks to the end of a pack, one after the other. They are not durable before sync. The pack
+// cannot be removed before release.
+func (p *packs) append(chunks [][]byte) (span, error) {
+	var size int64
+	for _, c := range chunks {
+		size += int64(len(c))
+	}
 	p.appending.Lock()
 	defer p.appending.Unlock()
 	p.mu.Lock()
-	k, err := p.writable(int64(len(b)))
+	k, err := p.writable(size)
 	if err != nil {
 		p.mu.Unlock()
 		return span{}, err
@@ -130,15 +141,15 @@ func (p *packs) append(b []byte) (span, error) {
 	k.pending++
 	p.mu.Unlock()
 
-	if _, err := f.WriteAt(b, from); err != nil {
+	if err := writeChunks(f, chunks, from); err != nil {
 		_ = f.Truncate(from) // gives its room back; if it fails too, the next append goes over it
 		p.release(span{pack: k})
-		return span{}, fmt.Errorf("write %d bytes to %s: %w", len(b), p.path(k.number), err)
+		return span{}, fmt.Errorf("write %d bytes to %s: %w", size, p.path(k.number), err)
 	}
 	p.mu.Lock()
-	k.end = from + int64(len(b))
+	k.end = from + size
 	p.mu.Unlock()
-	return span{pack: k, from: from, to: from + int64(len(b))}, nil
+	return span{pack: k, from: from, to: from + size}, nil
 }
 
 // writable returns an open pack with room for n bytes. mu is held.
@@ -226,6 +237,24 @@ func (p *packs) sync(s span) error {
 	}
 	k.synced = max(k.synced, end)
 	return nil
+}
+
+// cool is told of a durable span that came from a peer, and has the system let go of what came before the
+// last keepCached bytes: an artifact of any size fills no memory, and takes the pages that it had before
+// instead of new ones.
+func (p *packs) cool(s span) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cached = append(p.cached, s)
+	p.cachedBytes += s.to - s.from
+	for p.cachedBytes > keepCached {
+		old := p.cached[0]
+		p.cached = p.cached[1:]
+		p.cachedBytes -= old.to - old.from
+		if f := old.pack.file; f != nil {
+			uncache(f, old.from, old.to)
+		}
+	}
 }
 
 // release tells that the rows of an append are committed, or never will be.

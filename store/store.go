@@ -52,10 +52,11 @@ type Store struct {
 	// losses counts rows that were dropped: what was complete before may not be any more.
 	losses atomic.Uint64
 
-	mu       sync.Mutex                 // guards what follows
-	adding   map[*writer]struct{}       // writers at work
-	complete map[artifact.Digest]uint64 // roots known to be complete, at that count of losses
-	placing  map[string]struct{}        // paths being placed or removed
+	mu       sync.Mutex                          // guards what follows
+	adding   map[*writer]struct{}                // writers at work
+	complete map[artifact.Digest]uint64          // roots known to be complete, at that count of losses
+	lacking  map[artifact.Digest]artifact.Digest // a chunk that an incomplete root was seen to lack
+	placing  map[string]struct{}                 // paths being placed or removed
 
 	// fault is nil, or a test's way to fail the named step.
 	fault func(step string) error
@@ -78,7 +79,8 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, options: o, log: o.Log, db: db, setAside: setAside,
-		adding: map[*writer]struct{}{}, complete: map[artifact.Digest]uint64{}, placing: map[string]struct{}{},
+		adding: map[*writer]struct{}{}, complete: map[artifact.Digest]uint64{}, lacking: map[artifact.Digest]artifact.Digest{},
+		placing: map[string]struct{}{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -19,6 +20,45 @@ func syncData(f *os.File) error {
 			return os.NewSyscallError("fdatasync", err)
 		}
 	}
+}
+
+// maxVector is how many slices one pwritev takes (IOV_MAX).
+const maxVector = 1024
+
+// writeChunks writes chunks to f, one after the other from off on, out of the memory they are in.
+func writeChunks(f *os.File, chunks [][]byte, off int64) error {
+	for len(chunks) > 0 {
+		some := chunks[:min(len(chunks), maxVector)]
+		n, err := unix.Pwritev(int(f.Fd()), some, off)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return os.NewSyscallError("pwritev", err)
+		}
+		off += int64(n)
+		for len(chunks) > 0 && n >= len(chunks[0]) {
+			n -= len(chunks[0])
+			chunks = chunks[1:]
+		}
+		if n > 0 {
+			if _, err := f.WriteAt(chunks[0][n:], off); err != nil {
+				return err
+			}
+			off += int64(len(chunks[0]) - n)
+			chunks = chunks[1:]
+		}
+	}
+	return nil
+}
+
+// uncache has the system let go of its copy in memory of what is durable in f from one offset to another.
+// It is advice: an error changes nothing.
+func uncache(f *os.File, from, to int64) {
+	_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
 }
 
 // syncFolder makes the names in an open folder durable.

@@ -11,6 +11,20 @@ import (
 // syncData makes the bytes of f durable.
 func syncData(f *os.File) error { return f.Sync() }
 
+// writeChunks writes chunks to f, one after the other from off on.
+func writeChunks(f *os.File, chunks [][]byte, off int64) error {
+	for _, c := range chunks {
+		if _, err := f.WriteAt(c, off); err != nil {
+			return err
+		}
+		off += int64(len(c))
+	}
+	return nil
+}
+
+// uncache does nothing here: the system alone decides what it keeps in memory.
+func uncache(*os.File, int64, int64) {}
+
 // syncFolder makes the names in an open folder durable. Windows cannot, and needs no such call.
 func syncFolder(f *os.File) error {
 	if runtime.GOOS == "windows" {

@@ -20,10 +20,12 @@ const (
 type writer struct {
 	s          *Store
 	generation uint32 // when it began
+	pulled     bool   // its chunks come from peers
 
-	// buf holds the bytes of the chunks in run, one after the other, not looked up yet.
-	buf []byte
-	run []piece
+	// run are chunks that are not looked up yet, runBytes long together; buf is where add copied them to.
+	run      []piece
+	runBytes int
+	buf      []byte
 
 	// taken are all chunks of run and rows, so that a repeated one is written once.
 	taken map[artifact.Digest]struct{}
@@ -35,9 +37,8 @@ type writer struct {
 }
 
 type piece struct {
-	id   artifact.Digest
-	from int
-	n    int
+	id artifact.Digest
+	b  []byte
 }
 
 type newRow struct {
@@ -71,10 +72,20 @@ func (w *writer) add(id artifact.Digest, b []byte) error {
 	if _, ok := w.taken[id]; ok {
 		return nil
 	}
+	from := len(w.buf)
+	w.buf = append(w.buf, b...) // pieces of before keep the memory that this may leave
+	return w.lend(id, w.buf[from:])
+}
+
+// lend takes a chunk without a copy: nobody changes b before the next commit, or close.
+func (w *writer) lend(id artifact.Digest, b []byte) error {
+	if _, ok := w.taken[id]; ok {
+		return nil
+	}
 	w.taken[id] = struct{}{}
-	w.run = append(w.run, piece{id: id, from: len(w.buf), n: len(b)})
-	w.buf = append(w.buf, b...)
-	if len(w.buf) < flushBytes {
+	w.run = append(w.run, piece{id: id, b: b})
+	w.runBytes += len(b)
+	if w.runBytes < flushBytes {
 		return nil
 	}
 	if err := w.flush(); err != nil {
@@ -120,7 +131,8 @@ func (w *writer) holds(chunks []artifact.Chunk) (all bool, err error) {
 	return true, w.commit(nil)
 }
 
-// flush looks up the run and appends what is new to a pack, or to the rows when it is small.
+// flush looks up the run and appends what is new to a pack, or to the rows when it is small. The memory of
+// the run is free again.
 func (w *writer) flush() error {
 	var fresh []piece
 	err := w.s.view(func(tx *bbolt.Tx) error {
@@ -146,23 +158,24 @@ func (w *writer) flush() error {
 	}
 	first, kept := len(w.rows), 0
 	inline := maxInline
-	if len(w.buf) > maxInlineRun || w.bytes > 0 {
+	if w.runBytes > maxInlineRun || w.bytes > 0 {
 		inline = 0
 	}
+	var packed [][]byte
 	for _, p := range fresh {
-		b := w.buf[p.from : p.from+p.n]
-		r := newRow{id: p.id, row: row{generation: w.generation, crc: crc32.Checksum(b, castagnoli), n: uint32(p.n)}}
-		if p.n <= inline {
-			r.inline = append([]byte{}, b...)
+		r := newRow{id: p.id, row: row{generation: w.generation, crc: crc32.Checksum(p.b, castagnoli), n: uint32(len(p.b))}}
+		if len(p.b) <= inline {
+			r.inline = append([]byte{}, p.b...)
 			r.n = 0
 		} else {
 			r.off = uint32(kept)
-			kept += copy(w.buf[kept:], b)
+			kept += len(p.b)
+			packed = append(packed, p.b)
 		}
 		w.rows = append(w.rows, r)
 	}
-	w.run = w.run[:0]
-	b := w.buf[:kept]
+	clear(w.run)
+	w.run, w.runBytes = w.run[:0], 0
 	w.buf = w.buf[:0]
 	if kept == 0 {
 		return nil
@@ -170,7 +183,7 @@ func (w *writer) flush() error {
 	if err := w.s.step("append"); err != nil {
 		return err
 	}
-	at, err := w.s.packs.append(b)
+	at, err := w.s.packs.append(packed)
 	if err != nil {
 		return err
 	}
@@ -223,6 +236,9 @@ func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
 		return err
 	}
 	for _, sp := range w.spans {
+		if w.pulled {
+			w.s.packs.cool(sp)
+		}
 		w.s.packs.release(sp)
 	}
 	w.rows, w.spans, w.bytes = w.rows[:0], nil, 0
