@@ -21,7 +21,8 @@ type Conn struct {
 	*tls.Conn
 	link *Link
 	raw  net.Conn
-	pass *pass // nil on the side that dialled
+	out  *gather // raw, as TLS sees it
+	pass *pass   // nil on the side that dialled
 	once sync.Once
 
 	// key and peer are set before the stream is handed out and guarded by link.mu until then.
@@ -50,7 +51,7 @@ func (c *Conn) LastHeard() time.Time { return c.link.began.Add(time.Duration(c.h
 func (l *Link) register(raw net.Conn, p *pass) (*Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := &Conn{link: l, raw: raw, pass: p}
+	c := &Conn{link: l, raw: raw, out: newGather(raw, &l.spare), pass: p}
 	switch {
 	case l.closed:
 		return nil, fmt.Errorf("link: %w", net.ErrClosed)
@@ -233,7 +234,7 @@ func (l *Link) serve(c *Conn) error {
 	if err := c.raw.SetDeadline(time.Now().Add(handshakeLimit)); err != nil {
 		return err
 	}
-	c.Conn = tls.Server(c.raw, config)
+	c.Conn = tls.Server(c.out, config)
 	if err := c.Handshake(); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}

@@ -147,7 +147,7 @@ func (l *Link) greet(ctx context.Context, c *Conn, proto string, want id.Node) (
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.raw.Close() })
 	defer stop()
-	c.Conn = tls.Client(c.raw, config)
+	c.Conn = tls.Client(c.out, config)
 	if err := c.Handshake(); err != nil {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}

@@ -73,6 +73,7 @@ type Link struct {
 	fetches  chan id.Node  // peers that a stream shall tell more of
 	counters counters
 	bad      complaint
+	spare    sync.Pool       // of *[]byte, for gather
 	life     context.Context // ends with the link, whoever's call is under way
 	end      context.CancelFunc
 
