@@ -71,6 +71,9 @@ type session struct {
 	err     error    // why the session ended
 	ended   bool
 
+	wait     time.Duration // for the next byte, as last set,
+	waitFrom time.Time     // and from when
+
 	kick chan struct{} // capacity 1: look at control and jobs
 	done chan struct{} // closed when the session has ended
 
@@ -188,14 +191,23 @@ func (x *session) wakeWriter() {
 	}
 }
 
+// deadlineStep is how old a deadline may be before a read moves it on: to set it at every record costs a tenth
+// of what reading does.
+const deadlineStep = time.Second
+
 // deadline sets by when the next byte must come. x.mu is held.
 func (x *session) deadline() {
 	d := x.idle
 	if len(x.pending) > 0 {
 		d = silenceTime
 	}
+	now := time.Now()
+	if d == x.wait && now.Sub(x.waitFrom) < deadlineStep {
+		return
+	}
+	x.wait, x.waitFrom = d, now
 	// An error here means that the stream is broken: the next read says so.
-	_ = x.conn.SetReadDeadline(time.Now().Add(d))
+	_ = x.conn.SetReadDeadline(now.Add(d))
 }
 
 // Read reads from the stream, no faster than the caps allow, and moves the deadline on: an io.Reader for read alone.
