@@ -136,7 +136,7 @@ func randomFile(path string, size int) ([]byte, error) {
 
 // local waits until a node holds all bytes of the version of an artifact.
 func (n *node) local(ctx context.Context, name string, counter uint64) error {
-	return until(ctx, n.name+" holds "+name, 10*time.Millisecond, func() (bool, error) {
+	return until(ctx, n.name+" holds "+name, 25*time.Millisecond, func() (bool, error) {
 		list, err := n.door.Artifacts(ctx, name, false)
 		return len(list) == 1 && list[0].Local && list[0].Counter == counter, err
 	})
@@ -172,6 +172,10 @@ func measureTransfer(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
+	idle, err := peaks(pids, forgetPeak)
+	if err != nil {
+		return nil, err
+	}
 	began := time.Now()
 	if err := b.door.Offline(ctx, 0, false); err != nil {
 		return nil, err
@@ -181,6 +185,10 @@ func measureTransfer(ctx context.Context, l *lab) (_ []figure, err error) {
 	}
 	wall := time.Since(began)
 	pulled, err := cpuOfAll(pids)
+	if err != nil {
+		return nil, err
+	}
+	most, err := peaks(pids, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -208,12 +216,32 @@ func measureTransfer(ctx context.Context, l *lab) (_ []figure, err error) {
 	}
 	return []figure{
 		one("256 MiB one to one, CPU of both over raw TLS + SHA-256", "x", (pulled-before).Seconds()/raw.Seconds(), 1.7),
+		one("256 MiB one to one, RSS above idle, sender", "MiB", (most[0]-idle[0])/(1<<20), 32),
+		one("256 MiB one to one, RSS above idle, receiver", "MiB", (most[1]-idle[1])/(1<<20), 32),
 		one("  CPU of both", "s", (pulled - before).Seconds(), 0),
 		one("  raw TLS 1.3 + SHA-256, CPU of both ends", "s", raw.Seconds(), 0),
 		one("  wall, the link's return included", "s", wall.Seconds(), 0),
 		one("  CPU to place it besides", "s", (placed - pulled).Seconds(), 0),
 		one("  wall to place it, the score's way included", "s", placing.Seconds(), 0),
 	}, nil
+}
+
+// peaks are the most memory that processes held; forget, if not nil, makes what they hold now the new peak.
+func peaks(pids []int, forget func(pid int) error) ([]float64, error) {
+	var out []float64
+	for _, pid := range pids {
+		if forget != nil {
+			if err := forget(pid); err != nil {
+				return nil, err
+			}
+		}
+		p, err := peakOf(pid)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
 }
 
 // measureChunks publishes a file, a version of it with small changes all over, and one with something put

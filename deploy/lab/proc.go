@@ -56,7 +56,7 @@ func rssOf(pid int) (total, anonymous float64, err error) {
 	return f[0], f[1], err
 }
 
-// peakOf is the most memory that a process ever held (bytes).
+// peakOf is the most memory that a process ever held, or since forgetPeak (bytes).
 func peakOf(pid int) (float64, error) {
 	f, err := memoryOf(pid, "VmHWM")
 	return f[0], err
@@ -77,6 +77,14 @@ func memoryOf(pid int, names ...string) ([]float64, error) {
 		}
 	}
 	return out, nil
+}
+
+// forgetPeak makes what the process holds now its peak.
+func forgetPeak(pid int) error {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	return nil
 }
 
 // wireBytes is what went over the loopback of this network so far, IP headers included.
