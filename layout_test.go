@@ -24,6 +24,7 @@ var edges = map[string][]string{
 	"mesh/ring":      {"mesh/id", "mesh/wire", "mesh/trust", "mesh/link", "store/artifact"},
 	"mesh/catalog":   {"mesh/id", "mesh/wire", "mesh/trust", "mesh/link", "store/artifact"},
 	"mesh/swarm":     {"mesh/id", "mesh/wire", "mesh/trust", "mesh/link", "store/artifact"},
+	"mesh/bundle":    {"mesh/wire", "store/artifact"},
 	"mesh": {
 		"mesh/id", "mesh/wire", "mesh/trust", "mesh/link", "mesh/ring", "mesh/catalog", "mesh/swarm",
 		"store/artifact",
@@ -33,7 +34,7 @@ var edges = map[string][]string{
 	"agent/control": {},
 	"agent/web":     {"agent/control"},
 	"agent": {
-		"mesh", "mesh/id", "mesh/trust", "mesh/link", "mesh/catalog", "store", "store/artifact", "roles", "policies",
+		"mesh", "mesh/id", "mesh/trust", "mesh/link", "mesh/catalog", "mesh/bundle", "store", "store/artifact", "roles", "policies",
 		"agent/promise", "agent/control",
 	},
 	"policies/examples": {},

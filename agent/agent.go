@@ -86,6 +86,8 @@ type Agent struct {
 	ready    chan struct{}
 	copyKick chan struct{} // capacity 1
 
+	importing sync.Mutex // one bundle at a time
+
 	offlineMu sync.Mutex
 	backOn    *time.Timer // ends `offline --for`; nil when none runs
 }

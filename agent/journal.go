@@ -45,6 +45,7 @@ const (
 	aboutScore    = "score"
 	aboutRole     = "role"
 	aboutNode     = "node"
+	aboutBundle   = "bundle"
 )
 
 // An Entry is one record of the journal. ID rises by one and is never used twice.

@@ -107,6 +107,7 @@ func (c nodeCollector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range refusals(s) {
 		out <- all.refused.is(float64(n), reason)
 	}
+	out <- all.refused.is(float64(c.a.tally.bundlesRefused.Load()), "bundle")
 	out <- all.info.is(1, c.a.cfg.Version, runtime.GOOS+"/"+runtime.GOARCH)
 	out <- all.journal.is(float64(c.a.journal.size()))
 	if packs, state, err := c.a.store.SizeBytes(); err == nil { // else it was closed: the node stops

@@ -13,6 +13,7 @@ type tally struct {
 	published      atomic.Int64 // artifacts that this node offered
 	publishedBytes atomic.Int64
 	scoresRefused  atomic.Int64
+	bundlesRefused atomic.Int64 // files that were no whole, unaltered bundle of this mesh
 
 	mu       sync.Mutex
 	kinds    map[string]kindTally // by promise type

@@ -87,6 +87,15 @@ type Backend interface {
 	// Score tells the score this node plays, and why a newer one was refused.
 	Score(ctx context.Context) (Score, error)
 
+	// ExportBundle writes to w the file that carries the artifacts that r asks for, and the records they need, to where
+	// no network leads. What it names and this node lacks is pulled first.
+	ExportBundle(ctx context.Context, r BundleRequest, w io.Writer, progress func(Line)) (Bundle, error)
+
+	// ImportBundle takes in what ExportBundle of a node of the same mesh wrote. It verifies the whole of it before
+	// anything takes effect; sizeBytes is how long it is, for progress alone, 0 for not known. DoneBytes counts what was
+	// read.
+	ImportBundle(ctx context.Context, bundle io.Reader, sizeBytes int64, progress func(Line)) (Bundle, error)
+
 	// Offline with on closes all links and packets, for a while or (d 0) until called with on false.
 	Offline(ctx context.Context, d time.Duration, on bool) error
 

@@ -35,6 +35,7 @@ const (
 	pathDiff      = "/v1/score/diff"
 	pathDoctor    = "/v1/doctor"
 	pathOffline   = "/v1/offline"
+	pathBundle    = "/v1/bundle"
 	pathVersion   = "/v1/version"
 )
 
@@ -99,6 +100,7 @@ func (s *server) routes() http.Handler {
 	}))
 	mux.HandleFunc("POST "+pathInvite, one(func(r *http.Request) (token, error) { return invite(b, r) }))
 	s.streams(mux)
+	s.bundles(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, http.StatusBadRequest, fmt.Sprintf("this meshd knows no %s %s: it may be older than the program that asks", r.Method, r.URL.Path))
 	})

@@ -51,7 +51,7 @@ is told with what to do about that, exit 3.`,
 
 // prescribe writes each trouble and its remedy on lines of their own.
 func prescribe(ctx context.Context, a *app, c *control.Client) ([]control.Trouble, error) {
-	match, err := parseLabels[control.Trouble](a.labels)
+	match, err := control.Labels[control.Trouble](a.labels)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func eventsCmd(a *app) *cobra.Command {
 }
 
 func followEvents(ctx context.Context, a *app, c *control.Client, since time.Duration) error {
-	match, err := parseLabels[control.StoryItem](a.labels)
+	match, err := control.Labels[control.StoryItem](a.labels)
 	if err != nil {
 		return err
 	}

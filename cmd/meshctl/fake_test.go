@@ -347,3 +347,35 @@ func (f *fake) Offline(context.Context, time.Duration, bool) error { return nil 
 func (f *fake) Version(context.Context) (control.Version, error) {
 	return control.Version{Program: "meshd", Version: "v0.1.0", Go: "go1.26", Platform: "linux/amd64", Node: "host", NodeID: "0a", Mesh: "feed"}, nil
 }
+
+// ExportBundle writes what ImportBundle knows again.
+func (f *fake) ExportBundle(_ context.Context, r control.BundleRequest, w io.Writer, progress func(control.Line)) (control.Bundle, error) {
+	if len(r.Patterns) > 0 && r.Patterns[0] == "nothing" {
+		return control.Bundle{}, control.Errorf(control.NotFound, "nobody who may offers what is asked for; meshctl artifacts lists what is offered")
+	}
+	text := strings.Join(append(append([]string{"bundle"}, r.Patterns...), r.Labels...), " ")
+	if _, err := io.WriteString(w, text); err != nil {
+		return control.Bundle{}, err
+	}
+	if len(r.Patterns) > 0 && r.Patterns[0] == "cut" {
+		return control.Bundle{}, control.Errorf(control.TimedOut, "cut@1: no node that has it answers now; --held exports what is here without it")
+	}
+	progress(control.Line{Type: control.LineProgress, DoneBytes: 1 << 20, TotalBytes: 2 << 20})
+	b := control.Bundle{Mesh: "feed", Records: 7, Artifacts: []string{"package@3", "score@1.0.0"}, Chunks: 9, SizeBytes: int64(len(text))}
+	if r.All {
+		b.Artifacts = append(b.Artifacts, "package@2")
+	}
+	return b, nil
+}
+
+func (f *fake) ImportBundle(_ context.Context, in io.Reader, size int64, progress func(control.Line)) (control.Bundle, error) {
+	b, err := io.ReadAll(in)
+	if err != nil {
+		return control.Bundle{}, err
+	}
+	progress(control.Line{Type: control.LineProgress, DoneBytes: int64(len(b)), TotalBytes: size})
+	if !strings.HasPrefix(string(b), "bundle") {
+		return control.Bundle{}, control.Errorf(control.Failed, "import: byte 0: bundle refused: format 104, this meshd reads 1: it is no bundle, or one of a newer meshd; nothing was taken in")
+	}
+	return control.Bundle{Mesh: "feed", Records: 7, RecordsNew: 2, Artifacts: []string{"package@3", "score@1.0.0"}, ArtifactsNew: []string{"package@3"}, Chunks: 9, SizeBytes: int64(len(b))}, nil
+}

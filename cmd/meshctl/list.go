@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -28,7 +27,7 @@ func labelFlag(a *app, cmd *cobra.Command) {
 
 // list asks once, or with --watch again and again, and prints what the labels leave.
 func list[T any](ctx context.Context, a *app, l listing[T], ask func(context.Context) ([]T, error)) ([]T, error) {
-	match, err := parseLabels[T](a.labels)
+	match, err := control.Labels[T](a.labels)
 	if err != nil {
 		return nil, err
 	}
@@ -110,76 +109,4 @@ func (a *app) redraw(text []byte, before map[string]bool) (map[string]bool, erro
 		}
 	}
 	return now, nil
-}
-
-// parseLabels returns the test that -l asks for. A label is a tag where the items have tags, else a field by its name
-// in JSON; a list matches when it holds the value.
-func parseLabels[T any](labels []string) (func(T) (bool, error), error) {
-	var none T
-	known, err := fields(none)
-	if err != nil {
-		return nil, err
-	}
-	for _, label := range labels {
-		key, _, ok := strings.Cut(label, "=")
-		if !ok || key == "" {
-			return nil, control.Errorf(control.Usage, "label %q: want key=value", label)
-		}
-		if _, isField := known[key]; !isField && known["tags"] == nil {
-			return nil, control.Errorf(control.Usage, "label %q: there is no field %q here: see the fields with -o json", label, key)
-		}
-	}
-	return func(item T) (bool, error) {
-		if len(labels) == 0 {
-			return true, nil
-		}
-		have, err := fields(item)
-		if err != nil {
-			return false, err
-		}
-		tags := map[string]string{}
-		if raw := have["tags"]; raw != nil {
-			if err := json.Unmarshal(raw, &tags); err != nil {
-				return false, err
-			}
-		}
-		for _, label := range labels {
-			key, want, _ := strings.Cut(label, "=")
-			if tag, ok := tags[key]; ok {
-				if tag != want {
-					return false, nil
-				}
-			} else if !holds(have[key], want) {
-				return false, nil
-			}
-		}
-		return true, nil
-	}, nil
-}
-
-func fields[T any](item T) (map[string]json.RawMessage, error) {
-	b, err := json.Marshal(item)
-	if err != nil {
-		return nil, err
-	}
-	m := map[string]json.RawMessage{}
-	return m, json.Unmarshal(b, &m)
-}
-
-// holds reports whether a JSON value is want, or a list of strings with want in it.
-func holds(raw json.RawMessage, want string) bool {
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return text == want
-	}
-	var list []string
-	if json.Unmarshal(raw, &list) == nil {
-		for _, s := range list {
-			if s == want {
-				return true
-			}
-		}
-		return false
-	}
-	return string(raw) == want
 }
