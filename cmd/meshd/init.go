@@ -33,7 +33,7 @@ node's certificate. It refuses a folder that already has a node.`,
 					return err
 				}
 			}
-			dir, err := filepath.Abs(dataDir)
+			dir, err := dataFolder(dataDir)
 			if err != nil {
 				return err
 			}

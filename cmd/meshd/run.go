@@ -121,7 +121,7 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	if err := agent.CheckName(o.name); err != nil {
 		return err
 	}
-	dir, err := filepath.Abs(o.dataDir)
+	dir, err := dataFolder(o.dataDir)
 	if err != nil {
 		return err
 	}
@@ -242,6 +242,14 @@ func parseTags(list []string) (map[string]string, error) {
 		tags[k] = v
 	}
 	return tags, nil
+}
+
+// dataFolder is the whole path of the data folder. An empty one would be whatever folder the program was started in.
+func dataFolder(dir string) (string, error) {
+	if dir == "" {
+		return "", fmt.Errorf("%w: no data folder is named, and this user has no home to put one in: give --data-dir DIR or MESHD_DATA_DIR", agent.ErrConfig)
+	}
+	return filepath.Abs(dir)
 }
 
 func hostName() (string, error) {
