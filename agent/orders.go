@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
+
 	"meshd/agent/control"
 	"meshd/agent/promise"
 	"meshd/mesh"
@@ -45,6 +47,9 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 	}
 	if err := artifact.CheckName(name); err != nil {
 		return control.Artifact{}, control.Errorf(control.Usage, "%v", err)
+	}
+	if _, err := semver.NewVersion(version); version != "" && err != nil {
+		return control.Artifact{}, control.Errorf(control.Usage, "version %.80q is no semver, such as 1.2.0; without one the artifact has its counter", version)
 	}
 	if !d.a.supply.mayPublish(d.a.mesh.Self(), name, "") {
 		if v := d.a.view.Load(); v == nil || v.program == nil {

@@ -178,7 +178,7 @@ func readToken(arg string, stdin io.Reader) (string, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(from, maxToken))
 	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
+		return "", fmt.Errorf("%w: read the token: %w", agent.ErrConfig, err)
 	}
 	return strings.TrimSpace(string(b)), nil
 }

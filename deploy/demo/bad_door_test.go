@@ -95,6 +95,9 @@ func TestNamesAndTreesThatTryToLeave(t *testing.T) {
 		publish(codeUsage, []string{"artifact name"}, name, plain)
 	}
 	publish(codeUsage, []string{"meshctl policy publish"}, "score", plain)
+	for _, version := range []string{"../../x", "newest", "1.0.0\n", strings.Repeat("1", 3000)} {
+		f.refused(codeUsage, []string{"no semver"}, "meshctl", "--data-dir", host.dir, "publish", "app", plain, "--version", version)
+	}
 	publish(codeFailed, []string{"nosuch"}, "app", filepath.Join(f.dir, "nosuch"))
 
 	tree := func(name string, spoil func(dir string) error) string {

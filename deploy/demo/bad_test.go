@@ -181,6 +181,8 @@ func TestBadTokensAreRefused(t *testing.T) {
 		join(codeConfig, bad, "token", "meshctl invite")
 	}
 	join(codeConfig, "", "--join")
+	join(codeConfig, "@"+f.dir, "read the token", f.dir)
+	join(codeConfig, "@"+filepath.Join(f.dir, "nosuch"), "read the token", "nosuch")
 	// Not the first eight characters, which say how long the token is: changed, they may tell of a cut.
 	for _, at := range []int{len(prefix) + 12, len(prefix) + 40, len(good) - 10} {
 		changed := []byte(good)
