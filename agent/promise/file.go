@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -261,7 +262,20 @@ func (k *fileKeeper) Check(ctx context.Context) (Finding, error) {
 
 // Repair writes a new file beside the old one and renames it, or sets mode and owner alone.
 func (k *fileKeeper) Repair(ctx context.Context) (Finding, error) {
+	for range restLooks {
+		found, err := k.repairOnce(ctx)
+		if !errors.Is(err, errTouched) {
+			return found, err
+		}
+	}
+	return Finding{}, fmt.Errorf("put %s in place: %w", k.at, errTouched)
+}
+
+func (k *fileKeeper) repairOnce(ctx context.Context) (Finding, error) {
 	l, err := k.look(ctx)
+	if err == nil && k.edited() {
+		l, err = k.rest(ctx, l)
+	}
 	if err != nil {
 		return Finding{}, err
 	}
@@ -339,6 +353,11 @@ func (k *fileKeeper) write(ctx context.Context, dir *os.Root, name string, l loo
 	}
 	if err := k.validate(ctx, filepath.Join(filepath.Dir(k.at.abs), aside)); err != nil {
 		return err
+	}
+	if k.edited() {
+		if err := k.untouched(dir, name, l); err != nil {
+			return fmt.Errorf("put %s in place: %w", k.at, err)
+		}
 	}
 	if err := dir.Rename(aside, name); err != nil {
 		return fmt.Errorf("put %s in place: %w", k.at, err)
