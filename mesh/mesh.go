@@ -27,7 +27,7 @@ import (
 // The protocols that share the port, told apart by ALPN.
 const (
 	protoSync  = "meshd/sync/2"
-	protoSwarm = "meshd/swarm/1"
+	protoSwarm = "meshd/swarm/2"
 	protoAdmit = "meshd/admit/1"
 	protoAsk   = "meshd/ask/1"
 )

@@ -66,3 +66,13 @@ func parseBits(in []byte, n int) bitset {
 	}
 	return b
 }
+
+// complement returns which of the first n are not in b.
+func (b bitset) complement(n int) bitset {
+	out := newBitset(n)
+	out.fill(n)
+	for i := range out {
+		out[i] &^= b[i]
+	}
+	return out
+}

@@ -67,10 +67,10 @@ func TestNoFlippedBitIsEverAccepted(t *testing.T) {
 	chunk := artifact.Chunk{ID: artifact.Sum(good), SizeBytes: uint32(len(good))}
 	accepted := 0
 	for range tries {
-		p := &pull{s: s, wake: make(chan struct{}, 1), fetch: newFetch(1)}
+		p := &pull{s: s, wake: make(chan struct{}, 1), fetch: newFetch(1, id.Node{9})}
 		lack := newBitset(1)
 		lack.fill(1)
-		p.plan.begin([]artifact.Chunk{chunk}, lack)
+		p.plan.begin([]artifact.Chunk{chunk}, lack, false, time.Now())
 		p.plan.join(id.Node{1})
 		a := p.plan.next(time.Now(), maxHeld)[0]
 		buf := s.buffers.get(len(good))

@@ -20,9 +20,11 @@ type fetch struct {
 	peers    map[id.Node]*peer
 	requests map[*ask]uint32 // their numbers in the sessions
 	lookAt   time.Time       // when to call holders again
-	phase    int             // grows with each set of chunks; answers of an earlier one are dropped
-	content  *manifest       // nil until what is fetched is the content
-	small    map[int][]byte  // copies of the chunks of the manifest, while that is fetched
+	began    time.Time
+	likely   []id.Node      // holders named first
+	durable  bitset         // of the content, what others may be told of
+	content  *manifest      // nil until what is fetched is the content
+	small    map[int][]byte // copies of the chunks of the manifest, while that is fetched
 
 	ready      []verified // to be written
 	readyBytes int64
@@ -33,13 +35,13 @@ type fetch struct {
 	work sync.WaitGroup // goroutines of the loop: dials, and the write
 }
 
-func newFetch(seed uint64) fetch {
-	return fetch{plan: newPlan(seed), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}}
+func newFetch(seed uint64, self id.Node) fetch {
+	return fetch{plan: newPlan(seed, self), began: time.Now(), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}}
 }
 
 // run fetches the root block, the parts of the manifest, the content.
-func (p *pull) run(ctx context.Context) error {
-	defer p.stop()
+func (p *pull) run(ctx context.Context) (err error) {
+	defer func() { p.stop(err) }()
 	rootBlock, err := p.block(ctx)
 	if err != nil {
 		return err
@@ -66,9 +68,12 @@ func (p *pull) run(ctx context.Context) error {
 }
 
 // stop ends what the loop began, and waits for it.
-func (p *pull) stop() {
+func (p *pull) stop(err error) {
 	p.cancel(errUnwanted)
 	p.forget()
+	if err != nil {
+		p.farewell()
+	}
 	p.work.Wait()
 }
 
@@ -129,7 +134,7 @@ func (p *pull) parts(ctx context.Context, root artifact.Root) ([]byte, error) {
 func (p *pull) collect(ctx context.Context, chunks []artifact.Chunk, lack bitset) (map[int][]byte, error) {
 	p.small = map[int][]byte{}
 	defer func() { p.small = nil }()
-	err := p.loop(ctx, chunks, lack, func() bool { return p.plan.missing == 0 })
+	err := p.loop(ctx, chunks, lack, false, func() bool { return p.plan.missing == 0 })
 	return p.small, err
 }
 
@@ -162,7 +167,11 @@ func (p *pull) all(ctx context.Context, m *manifest) error {
 		p.progress = progress{}
 		p.mu.Unlock()
 		p.advance(here, total)
-		err = p.loop(ctx, m.chunks, lack, func() bool {
+		p.durable = lack.complement(len(m.chunks))
+		if lack.count() > 0 {
+			p.s.desks.fetch(m.root)
+		}
+		err = p.loop(ctx, m.chunks, lack, m.swarms(), func() bool {
 			return p.plan.missing == 0 && len(p.ready) == 0 && p.writing == 0
 		})
 		if err != nil {
@@ -172,11 +181,15 @@ func (p *pull) all(ctx context.Context, m *manifest) error {
 	return fmt.Errorf("the store lost chunks that it had taken, %d times", maxRounds)
 }
 
-// loop fetches the chunks of lack, until done.
-func (p *pull) loop(ctx context.Context, chunks []artifact.Chunk, lack bitset, done func() bool) error {
+// loop fetches the chunks of lack, until done. told means that what nodes have is announced.
+func (p *pull) loop(ctx context.Context, chunks []artifact.Chunk, lack bitset, told bool, done func() bool) error {
 	p.forget()
-	p.phase++
-	p.plan.begin(chunks, lack)
+	p.plan.begin(chunks, lack, told, time.Now())
+	for n, peer := range p.peers {
+		if told && peer.x != nil {
+			p.tell(n, true)
+		}
+	}
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
@@ -222,7 +235,7 @@ func (p *pull) until(now time.Time) time.Duration {
 	}
 	sooner(p.plan.wake())
 	if len(p.ready) > 0 {
-		sooner(p.readyAt.Add(batchTime))
+		sooner(p.readyAt.Add(p.batchTime()))
 	}
 	for _, peer := range p.peers {
 		sooner(peer.restTo)
@@ -247,8 +260,8 @@ func (p *pull) askMore(now time.Time) {
 		return
 	}
 	for _, s := range slices.Clone(p.plan.sources) {
-		if p.plan.starved(s) {
-			p.askHave(s.node, now)
+		if !p.plan.told && p.plan.starved(s) {
+			p.believe(s.node, now)
 		}
 	}
 }
@@ -257,14 +270,20 @@ func (p *pull) ask(a *ask) {
 	if !p.plan.isOpen(a) {
 		return // its source failed a moment ago
 	}
-	chunks := make([]artifact.Chunk, len(a.chunks))
-	for i, c := range a.chunks {
-		chunks[i] = p.plan.chunks[c]
-	}
-	peer := p.peers[a.to.node]
-	req, err := peer.x.ask(&request{root: p.ref.Root, chunks: chunks, done: func(ans answer) {
+	r := &request{root: p.ref.Root, force: a.force, done: func(ans answer) {
 		p.post(func() { p.answer(a, ans) })
-	}})
+	}}
+	if a.share {
+		content := p.content
+		r.part, r.parts = uint8(a.part), uint8(min(a.parts, maxParts))
+		r.share = func(runs []byte) ([]artifact.Chunk, error) { return p.choice(a, content, runs) }
+	} else {
+		r.chunks = make([]artifact.Chunk, len(a.chunks))
+		for i, c := range a.chunks {
+			r.chunks[i] = p.plan.chunks[c]
+		}
+	}
+	req, err := p.peers[a.to.node].x.ask(r)
 	if err != nil {
 		p.fail(a.to.node, err)
 		return

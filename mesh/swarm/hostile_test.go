@@ -103,9 +103,14 @@ func TestOnlyChunksOfAnArtifactThePeerMayHaveAreServed(t *testing.T) {
 		if got := refusedAs(t, kind, body); got != refusedAbsent {
 			t.Errorf("a chunk that is no root block: %v", got)
 		}
-		kind, body, _ = exchange(t, c, mustFrame(t, kindAsk, &haveAsk{Req: 2, Root: secret.Root}))
+		kind, body, _ = exchange(t, c, mustFrame(t, kindShare, &share{Req: 2, Root: secret.Root}))
 		if got := refusedAs(t, kind, body); got != refusedAccess {
-			t.Errorf("what it has of a secret artifact: %v", got)
+			t.Errorf("a share of a secret artifact: %v", got)
+		}
+		kind, body, _ = exchange(t, c, mustFrame(t, kindTell, &tell{Root: secret.Root, Answer: true}))
+		var b bye
+		if kind != kindBye || decode(body, &b) != nil || refusal(b.Why) != refusedAccess {
+			t.Errorf("what it has of a secret artifact: kind %d, %+v", kind, b)
 		}
 		if s := n.swarm.Stats(); s.ServedBytes != int64(own.chunks[0].SizeBytes) || s.Foreign != 1 {
 			t.Errorf("%+v", s)
@@ -135,14 +140,14 @@ func TestWhatANodeHasIsToldAsAMap(t *testing.T) {
 		}
 		c := w.speak(n, id.Node{7})
 		defer c.Close()
-		question := mustFrame(t, kindAsk, &haveAsk{Req: 1, Root: ref.Root})
-		var h have
-		if kind, body, _ := exchange(t, c, question); kind != kindHave || decode(body, &h) != nil || !h.All {
+		question := mustFrame(t, kindTell, &tell{Root: ref.Root, Answer: true})
+		var h tell
+		if kind, body, _ := exchange(t, c, question); kind != kindTell || decode(body, &h) != nil || !h.All {
 			t.Errorf("a whole artifact: kind %d, %+v", kind, h)
 		}
 		delete(n.store.chunks, m.chunks[3].ID)
 		kind, body, _ := exchange(t, c, question)
-		if kind != kindHave || decode(body, &h) != nil || h.All {
+		if kind != kindTell || decode(body, &h) != nil || h.All {
 			t.Fatalf("all but one: kind %d, %+v", kind, h)
 		}
 		has := parseBits(h.Bits, len(m.chunks))
@@ -159,9 +164,9 @@ func TestPeerThatBreaksTheProtocolIsCutOffAndBanned(t *testing.T) {
 		frame func(t *testing.T) []byte
 		want  string
 	}{
-		{"frame without end", func(*testing.T) []byte { return append(long, kindHave) }, "bytes of a frame: 1073741824, limit"},
+		{"frame without end", func(*testing.T) []byte { return append(long, kindTell) }, "bytes of a frame: 1073741824, limit"},
 		{"unknown kind", func(*testing.T) []byte { return []byte{0, 0, 0, 0, 99} }, "kind 99"},
-		{"not a message", func(*testing.T) []byte { return []byte{0, 0, 0, 2, kindWant, 1, 0xc1} }, "malformed"},
+		{"not a message", func(*testing.T) []byte { return []byte{0, 0, 0, 2, kindWant, version, 0xc1} }, "malformed"},
 		{"bytes nobody asked for", func(t *testing.T) []byte {
 			return mustFrame(t, kindData, &data{Req: 5, Bytes: 100})
 		}, "request 5, which was not made"},
@@ -251,6 +256,7 @@ func TestFloodOfRequestsIsRefusedNotKept(t *testing.T) {
 		c := w.speak(n, id.Node{7})
 		defer c.Close()
 		const asked = maxJobs + 100
+		foreign := artifact.Sum([]byte("no part of it"))
 		answers := make(chan int)
 		go func() {
 			busy := 0
@@ -268,7 +274,7 @@ func TestFloodOfRequestsIsRefusedNotKept(t *testing.T) {
 			answers <- busy
 		}()
 		for i := range asked {
-			if _, err := c.Write(mustFrame(t, kindAsk, &haveAsk{Req: uint32(i), Root: ref.Root})); err != nil {
+			if _, err := c.Write(mustFrame(t, kindWant, &want{Req: uint32(i), Root: ref.Root, IDs: foreign[:]})); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait() // the first is in work
@@ -290,8 +296,11 @@ func FuzzStream(f *testing.F) {
 		mustFrame(f, kindData, &data{Req: 2, Bytes: 1000, Absent: []byte{1}}),
 		mustFrame(f, kindRefuse, &refuse{Req: 1, Why: 2}),
 		mustFrame(f, kindCancel, &cancel{Req: 1}),
-		mustFrame(f, kindAsk, &haveAsk{Req: 1, Root: root}),
-		mustFrame(f, kindHave, &have{Req: 3, Bits: []byte{7}}),
+		mustFrame(f, kindTell, &tell{Root: root, Answer: true, Bits: []byte{7}, Others: root[:16]}),
+		mustFrame(f, kindMore, &more{Root: root, Runs: []byte{0, 7}}),
+		mustFrame(f, kindShare, &share{Req: 3, Root: root, Parts: 2}),
+		mustFrame(f, kindBye, &bye{Root: root, Why: 1}),
+		append(mustFrame(f, kindData, &data{Req: 3, Bytes: 5, Runs: []byte{0, 2}}), "hello"...),
 		{0xff, 0xff, 0xff, 0xff, 1},
 	} {
 		f.Add(b)
@@ -306,8 +315,25 @@ func FuzzStream(f *testing.F) {
 		})
 		c := &recorded{in: bytes.NewReader(in)}
 		x := newSession(s, id.Node{1}, c, idleTime)
-		for _, chunks := range [][]artifact.Chunk{{{ID: root}}, {{ID: root, SizeBytes: 1000}, {ID: root, SizeBytes: 1}}, nil} {
-			if _, err := x.ask(&request{root: root, chunks: chunks, done: func(a answer) { a.body.release() }}); err != nil {
+		content := []artifact.Chunk{{ID: root, SizeBytes: 4}, {ID: root, SizeBytes: 1}}
+		choose := func(list []byte) ([]artifact.Chunk, error) {
+			chosen, err := parseRuns(list, len(content))
+			if err != nil {
+				return nil, err
+			}
+			var out []artifact.Chunk
+			for _, c := range chosen.indices() {
+				out = append(out, content[c])
+			}
+			return out, nil
+		}
+		for _, r := range []*request{
+			{root: root, chunks: []artifact.Chunk{{ID: root}}},
+			{root: root, chunks: []artifact.Chunk{{ID: root, SizeBytes: 1000}, {ID: root, SizeBytes: 1}}},
+			{root: root, share: choose},
+		} {
+			r.done = func(a answer) { a.body.release() }
+			if _, err := x.ask(r); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -11,6 +11,7 @@ import (
 const (
 	batch     = 8 << 20                // bytes that are written at once
 	batchTime = 200 * time.Millisecond // that verified chunks wait to become a batch
+	newsTime  = 30 * time.Millisecond  // the same while others wait to hear of them
 	maxHeld   = 20 << 20               // bytes asked, received and not yet durable: 8 gather, 8 are written
 )
 
@@ -19,6 +20,7 @@ type verified struct {
 	id      artifact.Digest
 	b       []byte
 	buf     *buffer
+	index   int  // in the manifest
 	content bool // counts as progress
 }
 
@@ -36,6 +38,9 @@ func (p *pull) answer(a *ask, ans answer) {
 	switch {
 	case ans.err != nil:
 		p.fail(n, ans.err)
+	case ans.refused == refusedElsewhere && a.to.has == nil:
+		p.plan.redirected(a)
+		p.meet(ans.at)
 	case ans.refused != 0:
 		p.refused(n, ans.refused)
 	default:
@@ -70,7 +75,7 @@ func (p *pull) take(a *ask, ans answer) {
 			p.s.stats.wasted.Add(int64(n + len(rest)))
 			break
 		}
-		p.plan.arrived(a, i)
+		p.plan.arrived(a, i, now)
 		p.hold(c, want.ID, b, ans.body, now)
 	}
 	if ans.body.refs == 0 {
@@ -99,14 +104,21 @@ func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer, now ti
 		p.readyAt = now
 	}
 	buf.refs++
-	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, content: p.content != nil})
+	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, index: index, content: p.content != nil})
 	p.readyBytes += int64(len(b))
+}
+
+func (p *pull) batchTime() time.Duration {
+	if p.plan.company() {
+		return newsTime
+	}
+	return batchTime
 }
 
 // flush writes a batch, when there is a full one, or no more to come, or it has waited long enough;
 // one at a time.
 func (p *pull) flush() {
-	full := p.readyBytes >= batch || p.content != nil && p.plan.missing == 0 || time.Since(p.readyAt) >= batchTime
+	full := p.readyBytes >= batch || p.content != nil && p.plan.missing == 0 || time.Since(p.readyAt) >= p.batchTime()
 	if len(p.ready) == 0 || p.writing > 0 || p.failed != nil || !full {
 		return
 	}
@@ -128,18 +140,24 @@ func (p *pull) flush() {
 func (p *pull) wrote(written []verified, err error) {
 	p.writing = 0
 	var content int64
+	var chunks []int
 	for _, v := range written {
 		if v.buf.refs--; v.buf.refs == 0 {
 			v.buf.release()
 		}
 		if v.content {
 			content += int64(len(v.b))
+			chunks = append(chunks, v.index)
 		}
 	}
 	if err != nil {
 		p.failed = fmt.Errorf("keep %d chunks: %w", len(written), err)
 		return
 	}
+	for _, c := range chunks {
+		p.durable.set(c)
+	}
+	p.announce(chunks)
 	if content > 0 {
 		p.advance(content, p.progress.total)
 	}

@@ -18,6 +18,8 @@ type manifest struct {
 	root   artifact.Digest
 	chunks []artifact.Chunk // the distinct chunks of the content, in the order of the manifest
 	sorted []artifact.Chunk // those, the parts and the root block, by id
+	place  []int32          // of each of sorted, its index in chunks; -1 for a part or the root block
+	bytes  int64            // of chunks
 }
 
 // newManifest lists the chunks of an artifact from its decoded parts.
@@ -34,19 +36,28 @@ func newManifest(id artifact.Digest, rootBytes int, root artifact.Root, entries 
 	}
 	m.sorted = slices.Concat(m.chunks, root.Parts, []artifact.Chunk{{ID: id, SizeBytes: uint32(rootBytes)}})
 	slices.SortFunc(m.sorted, func(a, b artifact.Chunk) int { return a.ID.Compare(b.ID) })
+	m.place = make([]int32, len(m.sorted))
+	for i := range m.place {
+		m.place[i] = -1
+	}
+	for i, c := range m.chunks {
+		m.bytes += int64(c.SizeBytes)
+		if at, ok := m.position(c.ID); ok {
+			m.place[at] = int32(i)
+		}
+	}
 	return m
 }
 
-// find returns the chunk of that id, if it belongs to the artifact.
-func (m *manifest) find(id artifact.Digest) (artifact.Chunk, bool) {
-	i, ok := slices.BinarySearchFunc(m.sorted, id, func(c artifact.Chunk, id artifact.Digest) int {
+// position returns where in sorted a chunk is, if it belongs to the artifact.
+func (m *manifest) position(id artifact.Digest) (at int, ok bool) {
+	return slices.BinarySearchFunc(m.sorted, id, func(c artifact.Chunk, id artifact.Digest) int {
 		return c.ID.Compare(id)
 	})
-	if !ok {
-		return artifact.Chunk{}, false
-	}
-	return m.sorted[i], true
 }
+
+// swarms says that what nodes have of it may be told chunk by chunk, and that it is worth a swarm.
+func (m *manifest) swarms() bool { return m.bytes >= minSwarm && len(m.chunks) <= maxHave }
 
 // missing returns which of m.chunks the store has not got.
 func (m *manifest) missing(store Chunks) (bitset, error) {

@@ -11,13 +11,16 @@ import (
 )
 
 const (
-	maxSources  = 16                     // peers that one pull asks at once
-	holdersTime = time.Second            // between two calls of holders
-	haveTime    = 500 * time.Millisecond // between two questions what a partial holder has by now
-	firstRetry  = 100 * time.Millisecond // after a source failed; doubled each time
-	lastRetry   = 5 * time.Second
-	absentRetry = time.Second     // the longest after a source said that it has nothing yet
-	accessRetry = 3 * time.Second // after a source refused: the record that gives the right may be on its way
+	maxSources   = 24                     // peers that one pull dials at once
+	firstSources = 4                      // the same, before it is known what there is to fetch
+	firstTime    = 50 * time.Millisecond  // or this has passed
+	likely       = 3                      // holders named first that are dialled first
+	holdersTime  = time.Second            // between two calls of holders
+	haveTime     = 500 * time.Millisecond // until a holder of part of a small artifact is asked again for the rest
+	firstRetry   = 100 * time.Millisecond // after a source failed; doubled each time
+	lastRetry    = 5 * time.Second
+	absentRetry  = time.Second     // the longest after a source said that it has nothing yet
+	accessRetry  = 3 * time.Second // after a source refused: the record that gives the right may be on its way
 )
 
 // A peer is a holder as the loop sees it. Its session is nil while it is dialled or rests.
@@ -26,8 +29,10 @@ type peer struct {
 	dialing bool
 	failed  int       // times in a row
 	restTo  time.Time // not dialled before
-	haveAt  time.Time // not asked before what it has
-	asking  bool      // what it has
+	haveAt  time.Time // when it is believed again to have all; zero: it is not doubted
+	listens bool      // it was told what is here, and is told what comes
+	near    bool      // others say that it fetches the same: dialled first
+	vain    int       // extents it chose in a row that were here
 }
 
 // recruit dials holders, as many as one pull may ask.
@@ -41,31 +46,29 @@ func (p *pull) recruit(ctx context.Context, now time.Time) {
 			}
 		}
 		for n, peer := range p.peers {
-			if peer.x == nil && !peer.dialing && !slices.Contains(named, n) {
+			if peer.x == nil && !peer.dialing && !peer.near && !slices.Contains(named, n) {
 				delete(p.peers, n)
 			}
 		}
-		if len(named) == 0 {
+		if len(named) == 0 && len(p.peers) == 0 {
 			p.blame("no node is known to hold it")
 		}
+		p.likely = named[:min(len(named), likely)]
 	}
 	busy := 0
-	names := make([]id.Node, 0, len(p.peers))
-	for n, peer := range p.peers {
-		names = append(names, n)
+	for _, peer := range p.peers {
 		if peer.x != nil || peer.dialing {
 			busy++
 		}
 	}
-	// Another order on each node and for each artifact, so that not all ask the same sixteen.
-	key := slices.Concat(p.s.cfg.Self[:], p.ref.Root[:])
-	for _, n := range id.Rank(key, names) {
+	most := maxSources
+	if p.content == nil && now.Sub(p.began) < firstTime {
+		most = firstSources
+	}
+	for _, n := range p.candidates(now) {
 		peer := p.peers[n]
-		if busy >= maxSources {
+		if busy >= most {
 			return
-		}
-		if peer.x != nil || peer.dialing || now.Before(peer.restTo) {
-			continue
 		}
 		if why, banned := p.s.banned(n); banned {
 			if len(p.plan.sources) == 0 {
@@ -82,14 +85,43 @@ func (p *pull) recruit(ctx context.Context, now time.Time) {
 	}
 }
 
+// candidates are those who may be dialled: first who was named first, then who fetches the same, then the
+// others in another order on each node and for each artifact, so that not all ask the same ones.
+func (p *pull) candidates(now time.Time) []id.Node {
+	var near, named, others []id.Node
+	for n, peer := range p.peers {
+		switch {
+		case peer.x != nil || peer.dialing || now.Before(peer.restTo):
+		case peer.near:
+			near = append(near, n)
+		case !slices.Contains(p.likely, n):
+			others = append(others, n)
+		}
+	}
+	for _, n := range p.likely {
+		if peer := p.peers[n]; peer != nil && peer.x == nil && !peer.dialing && !peer.near && !now.Before(peer.restTo) {
+			named = append(named, n)
+		}
+	}
+	key := slices.Concat(p.s.cfg.Self[:], p.ref.Root[:])
+	return slices.Concat(named, id.Rank(key, near), id.Rank(key, others))
+}
+
 func (p *pull) connected(n id.Node, peer *peer, x *session, err error) {
 	peer.dialing = false
 	if err != nil {
-		p.fail(n, err)
+		if peer.x == nil {
+			p.fail(n, err)
+		}
 		return
 	}
-	peer.x = x
-	p.plan.join(n)
+	if peer.x == nil { // else it dialled us meanwhile
+		peer.x = x
+		p.plan.join(n)
+	}
+	if p.content != nil && p.plan.told && !peer.listens {
+		p.tell(n, true)
+	}
 }
 
 // fail gives up a source for a while: longer the more often it failed.
@@ -108,51 +140,21 @@ func (p *pull) rest(n id.Node, why error, least, most time.Duration) {
 	if peer == nil {
 		return
 	}
-	peer.x, peer.asking = nil, false
+	peer.x, peer.listens = nil, false
 	peer.restTo = time.Now().Add(min(least<<min(peer.failed, 10), most))
 	peer.failed++
 }
 
-// askHave asks a partial holder what it has by now.
-func (p *pull) askHave(n id.Node, now time.Time) {
-	peer, phase := p.peers[n], p.phase
-	if peer.asking || now.Before(peer.haveAt) {
-		return
-	}
-	x := peer.x
-	_, err := x.ask(&request{root: p.ref.Root, done: func(ans answer) {
-		p.post(func() {
-			if peer.x != x {
-				return
-			}
-			peer.asking = false
-			if phase == p.phase {
-				p.learn(n, ans)
-			}
-		})
-	}})
-	if err != nil {
-		p.fail(n, err)
-		return
-	}
-	peer.asking, peer.haveAt = true, now.Add(haveTime)
-}
-
-func (p *pull) learn(n id.Node, ans answer) {
+// believe asks a holder again for what it had not got, after a while: of a small artifact nothing is
+// announced.
+func (p *pull) believe(n id.Node, now time.Time) {
+	peer := p.peers[n]
 	switch {
-	case ans.err != nil:
-		p.fail(n, ans.err)
-	case ans.refused != 0:
-		p.refused(n, ans.refused)
-	case ans.all:
-		p.plan.learn(n, nil)
-	default:
-		has := parseBits(ans.bits, len(p.content.chunks))
-		if has == nil {
-			p.accuse(n, errors.New("what it says to have does not fit the artifact"))
-			return
-		}
-		p.plan.learn(n, has)
+	case peer.haveAt.IsZero():
+		peer.haveAt = now.Add(haveTime)
+	case !now.Before(peer.haveAt):
+		peer.haveAt = time.Time{}
+		p.plan.learn(n, nil, false)
 	}
 }
 

@@ -16,6 +16,10 @@ func checkPlan(t *rapid.T, p *plan) {
 	copies := make([]uint8, len(p.chunks))
 	var flight int64
 	for _, a := range p.open {
+		if a.chunks == nil {
+			flight += a.bytes // a share of which nothing is known yet
+			continue
+		}
 		var bytes int64
 		for _, c := range a.chunks {
 			copies[c]++
@@ -31,6 +35,15 @@ func checkPlan(t *rapid.T, p *plan) {
 	}
 	missing := 0
 	for i := range p.chunks {
+		rare := 0
+		for _, s := range p.sources {
+			if s.has != nil && s.has.has(i) {
+				rare++
+			}
+		}
+		if rare != int(p.rare[i]) {
+			t.Fatalf("%d sources have chunk %d, plan says %d", rare, i, p.rare[i])
+		}
 		if !p.got.has(i) {
 			missing++
 		}
@@ -45,15 +58,20 @@ func checkPlan(t *rapid.T, p *plan) {
 		t.Fatalf("missing %d, plan says %d; under way %d, plan says %d", missing, p.missing, flight, p.flight)
 	}
 	for _, s := range p.sources {
-		open, queued := 0, int64(0)
+		open, shares, queued := 0, 0, int64(0)
 		for _, a := range p.open {
-			if a.to == s {
+			if a.to == s && a.chunks == nil {
+				shares++
+			} else if a.to == s {
 				open++
 				queued += a.bytes
 			}
 		}
-		if open != s.open || queued != s.queued {
-			t.Fatalf("source has %d requests of %d bytes, plan says %d, %d", open, queued, s.open, s.queued)
+		if open != s.open || queued != s.queued || shares != s.shares {
+			t.Fatalf("source has %d requests of %d bytes, %d shares; plan says %d, %d, %d", open, queued, shares, s.open, s.queued, s.shares)
+		}
+		if s.has != nil && s.lacking != len(p.chunks)-s.has.count() {
+			t.Fatalf("source lacks %d chunks, plan says %d", len(p.chunks)-s.has.count(), s.lacking)
 		}
 	}
 }
@@ -72,8 +90,8 @@ func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
 			}
 		}
 		now := time.Unix(0, 0)
-		p := newPlan(rapid.Uint64().Draw(t, "seed"))
-		p.begin(chunks, lack)
+		p := newPlan(rapid.Uint64().Draw(t, "seed"), id.Node{77})
+		p.begin(chunks, lack, false, now)
 		for range rapid.IntRange(0, 200).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond)
 			n := id.Node{byte(rapid.IntRange(1, 4).Draw(t, "node"))}
@@ -89,9 +107,11 @@ func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
 						has.set(i)
 					}
 				}
-				p.learn(n, has)
+				p.learn(n, has, rapid.Bool().Draw(t, "shy"))
 			case 3:
 				p.giveUp(now)
+				from := rapid.IntRange(0, len(chunks)-1).Draw(t, "from")
+				p.more(n, runs{{from, len(chunks)}})
 			case 4:
 				p.next(now, int64(rapid.IntRange(0, 4<<20).Draw(t, "room")))
 			default:
@@ -99,13 +119,22 @@ func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
 					continue
 				}
 				a := p.open[rapid.IntRange(0, len(p.open)-1).Draw(t, "request")]
+				if a.chunks == nil {
+					if c := p.todo.next(0, nil); c >= 0 && rapid.Bool().Draw(t, "granted") {
+						p.granted(a, []int{c}, now)
+					} else {
+						p.close(a)
+					}
+					checkPlan(t, p)
+					continue
+				}
 				for i := range a.chunks {
 					switch rapid.IntRange(0, 3).Draw(t, "chunk") {
 					case 0:
 						p.lacks(a, i)
 					case 1: // the source lied from here on
 					default:
-						p.arrived(a, i)
+						p.arrived(a, i, now)
 					}
 				}
 				p.answered(a, now, a.bytes)
@@ -124,7 +153,7 @@ func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
 			for _, a := range asks {
 				now = now.Add(time.Millisecond)
 				for i := range a.chunks {
-					p.arrived(a, i)
+					p.arrived(a, i, now)
 				}
 				p.answered(a, now, a.bytes)
 			}
@@ -140,8 +169,8 @@ func TestFastSourceIsAskedForMore(t *testing.T) {
 		chunks[i] = artifact.Chunk{SizeBytes: 64 << 10}
 	}
 	lack.fill(len(chunks))
-	p := newPlan(1)
-	p.begin(chunks, lack)
+	p := newPlan(1, id.Node{77})
+	p.begin(chunks, lack, false, time.Unix(0, 0))
 	fast, slow := id.Node{1}, id.Node{2}
 	p.join(fast)
 	p.join(slow)
@@ -173,7 +202,7 @@ func TestFastSourceIsAskedForMore(t *testing.T) {
 		}
 		got[e.a.to.node] += e.a.bytes
 		for i := range e.a.chunks {
-			p.arrived(e.a, i)
+			p.arrived(e.a, i, now)
 		}
 		p.answered(e.a, now, e.a.bytes)
 		p.giveUp(now)

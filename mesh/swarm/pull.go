@@ -120,7 +120,7 @@ func (s *Swarm) attach(ctx context.Context, ref artifact.Ref, w *waiter) (*pull,
 	own, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	p := &pull{
 		s: s, ref: ref, cancel: cancel, done: make(chan struct{}), waiters: []*waiter{w},
-		wake: make(chan struct{}, 1), fetch: newFetch(s.cfg.Seed),
+		wake: make(chan struct{}, 1), fetch: newFetch(s.cfg.Seed, s.cfg.Self),
 	}
 	s.pulls[key] = p
 	s.wg.Go(func() {

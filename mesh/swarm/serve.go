@@ -6,15 +6,25 @@ import (
 	"slices"
 	"time"
 
+	"meshd/mesh/id"
 	"meshd/mesh/wire"
 	"meshd/store/artifact"
 )
 
-// A job is a request of the peer: for chunks, or, with no ids, what this node has.
+// shareTime is between two looks at shares that wait although nothing happened.
+const shareTime = graceLeast / 2
+
+// A job is what the peer asks: chunks by name, a share, or what this node has.
 type job struct {
-	req  uint32
-	root artifact.Digest
-	ids  []artifact.Digest
+	kind  byte // kindWant, kindShare or kindTell
+	req   uint32
+	root  artifact.Digest
+	ids   []artifact.Digest
+	force bool
+	part  uint8
+	parts uint8
+	tell  *tell
+	given []int // chosen for a share; indices into the content
 }
 
 func (x *session) onWant(body []byte) error {
@@ -26,14 +36,28 @@ func (x *session) onWant(body []byte) error {
 	if err != nil {
 		return err
 	}
-	return x.onJob(job{req: w.Req, root: w.Root, ids: ids})
+	return x.onJob(job{kind: kindWant, req: w.Req, root: w.Root, ids: ids, force: w.Force})
+}
+
+func (x *session) onShare(body []byte) error {
+	var f share
+	if err := decode(body, &f); err != nil {
+		return err
+	}
+	if f.Parts > maxParts || f.Part >= max(f.Parts, 1) {
+		return fmt.Errorf("share of part %d of %d, at most %d are allowed", f.Part, f.Parts, maxParts)
+	}
+	return x.onJob(job{kind: kindShare, req: f.Req, root: f.Root, part: f.Part, parts: f.Parts})
 }
 
 func (x *session) onJob(j job) error {
 	x.mu.Lock()
 	if len(x.jobs) >= maxJobs {
 		x.mu.Unlock()
-		return x.refuse(j.req, refusedBusy)
+		if j.kind == kindTell {
+			return x.reply(kindBye, &bye{Root: j.root, Why: uint8(refusedBusy)})
+		}
+		return x.refuse(j.req, refusedBusy, id.Node{})
 	}
 	x.jobs = append(x.jobs, j)
 	x.wakeWriter()
@@ -44,7 +68,7 @@ func (x *session) onJob(j job) error {
 // onCancel drops a job that has not begun. One that has is answered as if nothing had happened.
 func (x *session) onCancel(req uint32) error {
 	x.mu.Lock()
-	i := slices.IndexFunc(x.jobs, func(j job) bool { return j.req == req })
+	i := slices.IndexFunc(x.jobs, func(j job) bool { return j.req == req && j.kind != kindTell })
 	if i >= 0 {
 		x.jobs = slices.Delete(x.jobs, i, i+1)
 	}
@@ -52,16 +76,18 @@ func (x *session) onCancel(req uint32) error {
 	if i < 0 {
 		return nil
 	}
-	return x.refuse(req, refusedGone)
+	return x.refuse(req, refusedGone, id.Node{})
 }
 
-func (x *session) refuse(req uint32, why refusal) error {
-	return x.reply(kindRefuse, &refuse{Req: req, Why: uint8(why)})
+func (x *session) refuse(req uint32, why refusal, at id.Node) error {
+	return x.reply(kindRefuse, &refuse{Req: req, Why: uint8(why), At: at})
 }
 
 // write sends what is queued and serves the peer's jobs, one artifact after the other in turn, until
 // the session ends.
 func (x *session) write() error {
+	look := time.NewTimer(shareTime)
+	defer look.Stop()
 	for {
 		x.mu.Lock()
 		control := x.control
@@ -71,6 +97,7 @@ func (x *session) write() error {
 		if control == nil {
 			j, ok = x.nextJob()
 		}
+		waits := len(x.jobs) > 0
 		x.mu.Unlock()
 		var err error
 		switch {
@@ -79,8 +106,14 @@ func (x *session) write() error {
 		case ok:
 			err = x.serve(j)
 		default:
+			var again <-chan time.Time
+			if waits {
+				look.Reset(shareTime)
+				again = look.C
+			}
 			select {
 			case <-x.kick:
+			case <-again:
 			case <-x.done:
 				return nil
 			}
@@ -91,17 +124,28 @@ func (x *session) write() error {
 	}
 }
 
-// nextJob takes the oldest job of another artifact than the last one served, or else the oldest.
-// x.mu is held.
+// nextJob takes the oldest job of another artifact than the last one served, or else the oldest; a share for
+// which there is nothing yet waits. x.mu is held.
 func (x *session) nextJob() (job, bool) {
-	if len(x.jobs) == 0 {
-		return job{}, false
+	other := slices.IndexFunc(x.jobs, func(j job) bool { return j.root != x.last })
+	for n := range x.jobs {
+		i := n
+		if other > 0 {
+			i = (other + n) % len(x.jobs)
+		}
+		j := x.jobs[i]
+		if j.kind == kindShare {
+			given, open := x.s.desks.give(x.peer, &j, time.Now())
+			if open && given == nil {
+				continue
+			}
+			j.given = given
+		}
+		x.jobs = slices.Delete(x.jobs, i, i+1)
+		x.last = j.root
+		return j, true
 	}
-	i := max(0, slices.IndexFunc(x.jobs, func(j job) bool { return j.root != x.last }))
-	j := x.jobs[i]
-	x.jobs = slices.Delete(x.jobs, i, i+1)
-	x.last = j.root
-	return j, true
+	return job{}, false
 }
 
 // send writes b, a slice at a time, so that a slow link is told apart from a dead one, and no faster than the caps
@@ -123,51 +167,66 @@ func (x *session) send(b []byte, small bool) error {
 // serve answers one job. Only chunks of an artifact that this peer may have are read (Config.Allow):
 // a peer that guesses the id of any other gets nothing.
 func (x *session) serve(j job) error {
+	if j.given != nil {
+		defer x.s.desks.sent(x.peer, j.root)
+	}
+	refuse := func(why refusal) error {
+		if j.kind == kindTell {
+			return x.reply(kindBye, &bye{Root: j.root, Why: uint8(why)})
+		}
+		return x.refuse(j.req, why, id.Node{})
+	}
 	if !x.s.cfg.Allow(x.peer, j.root) {
-		return x.refuse(j.req, refusedAccess)
+		return refuse(refusedAccess)
 	}
 	m, err := x.s.manifests.get(x.s.cfg.Chunks, j.root)
 	if err != nil {
 		x.s.log.Debug("artifact not served", "peer", x.peer.Short(), "root", j.root.Short(), "why", err)
-		return x.refuse(j.req, refusedAbsent)
+		return refuse(refusedAbsent)
 	}
-	if j.ids == nil {
-		return x.serveHave(j, m)
+	switch {
+	case j.kind == kindTell:
+		return x.serveTell(j.tell, m)
+	case j.kind == kindShare && j.given == nil:
+		return refuse(refusedAbsent) // not, or no longer, handed out here
 	}
-	return x.serveWant(j, m)
+	return x.serveChunks(j, m)
 }
 
-func (x *session) serveHave(j job, m *manifest) error {
+// serveTell takes what the peer has, and tells what is here.
+func (x *session) serveTell(t *tell, m *manifest) error {
+	has, err := t.bits(len(m.chunks))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
 	lack, err := m.missing(x.s.cfg.Chunks)
 	if err != nil {
-		x.s.log.Debug("chunks not looked up", "root", j.root.Short(), "err", err)
-		return x.refuse(j.req, refusedTrouble)
+		x.s.log.Debug("chunks not looked up", "root", t.Root.Short(), "err", err)
+		return x.reply(kindBye, &bye{Root: t.Root, Why: uint8(refusedTrouble)})
 	}
-	h := have{Req: j.req, All: lack.count() == 0}
-	if !h.All {
+	h := tell{Root: t.Root, All: lack.count() == 0}
+	if h.All {
+		h.Shy, h.Others = x.s.desks.tell(x, m, has, time.Now())
+	} else {
 		if len(m.chunks) > maxHave {
-			return x.refuse(j.req, refusedAbsent)
+			return x.reply(kindBye, &bye{Root: t.Root, Why: uint8(refusedAbsent)})
 		}
-		here := newBitset(len(m.chunks))
-		here.fill(len(m.chunks))
-		for i, w := range lack {
-			here[i] &^= w
-		}
-		h.Bits = here.bytes(len(m.chunks))
+		h.Bits = lack.complement(len(m.chunks)).bytes(len(m.chunks))
 	}
-	return x.reply(kindHave, &h)
+	if !t.Answer {
+		return nil
+	}
+	return x.reply(kindTell, &h)
 }
 
-func (x *session) serveWant(j job, m *manifest) error {
+// serveChunks answers a want or a share.
+func (x *session) serveChunks(j job, m *manifest) error {
+	chunks, err := x.chosen(j, m)
+	if err != nil || chunks == nil {
+		return err
+	}
 	var size int
-	chunks := make([]artifact.Chunk, len(j.ids))
-	for i, d := range j.ids {
-		c, ok := m.find(d)
-		if !ok {
-			x.s.stats.foreign.Add(1)
-			return x.refuse(j.req, refusedAbsent)
-		}
-		chunks[i] = c
+	for _, c := range chunks {
 		size += int(c.SizeBytes)
 	}
 	if size > maxExtent {
@@ -175,7 +234,7 @@ func (x *session) serveWant(j job, m *manifest) error {
 	}
 	buf := x.s.buffers.get(headRoom + size)
 	defer buf.release()
-	out := data{Req: j.req}
+	out := data{Req: j.req, Runs: runsOf(j.given).bytes()}
 	b := buf.b[:headRoom]
 	absent := newBitset(len(chunks))
 	for i, c := range chunks {
@@ -206,4 +265,25 @@ func (x *session) serveWant(j job, m *manifest) error {
 	copy(b[headRoom-len(head):], head)
 	x.s.stats.served.Add(int64(out.Bytes))
 	return x.send(b[headRoom-len(head):], size <= smallBytes)
+}
+
+// chosen are the chunks that a job asks for; nil if it was refused.
+func (x *session) chosen(j job, m *manifest) (chunks []artifact.Chunk, err error) {
+	for _, c := range j.given {
+		chunks = append(chunks, m.chunks[c])
+	}
+	for _, d := range j.ids {
+		i, ok := m.position(d)
+		if !ok {
+			x.s.stats.foreign.Add(1)
+			return nil, x.refuse(j.req, refusedAbsent, id.Node{})
+		}
+		if at := m.place[i]; at >= 0 && !j.force {
+			if other, ok := x.s.desks.elsewhere(x.peer, m, int(at), time.Now()); ok {
+				return nil, x.refuse(j.req, refusedElsewhere, other)
+			}
+		}
+		chunks = append(chunks, m.sorted[i])
+	}
+	return chunks, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meshd/mesh/id"
@@ -27,28 +28,35 @@ const (
 	maxJobs    = 256       // requests of one peer not yet answered
 	maxControl = 2048      // frames to one peer not yet written
 	slice      = 128 << 10 // bytes written under one deadline; a multiple of the TLS record
-	headRoom   = 256       // bytes before the chunks of an answer, for its header
+	headRoom   = 2 << 10   // bytes before the chunks of an answer, for its header
 )
 
 // errViolation is wrapped by errors about a peer that broke the protocol.
 var errViolation = errors.New("broke the protocol")
 
+// maxNews is how many frames about one artifact a peer may send before they are looked at.
+const maxNews = 256
+
 // A request is a question to a peer.
 type request struct {
 	root   artifact.Digest
-	chunks []artifact.Chunk // what is wanted; nil asks what the peer has
+	chunks []artifact.Chunk // what is wanted; nil for a share until the peer has chosen
+	force  bool
+	// share, if not nil, makes the request one for a share. It is called once, by the goroutine that reads
+	// the stream, with the peer's choice, and returns the chunks. It must not block.
+	share       func(runs []byte) ([]artifact.Chunk, error)
+	part, parts uint8
 	// done is called once, by the goroutine that reads the stream or the one that ends it. It must
 	// not block. The callee owns the body.
 	done func(answer)
 }
 
-// An answer is what came of a request: chunks, a refusal, what the peer has, or the end of the stream.
+// An answer is what came of a request: chunks, a refusal, or the end of the stream.
 type answer struct {
 	body    *buffer // the chunks one after the other, not yet verified
 	absent  bitset  // those that are not in body; nil: none
 	refused refusal // 0: not refused
-	all     bool    // the peer has all
-	bits    []byte  // or these, see have
+	at      id.Node // who is to be asked instead; zero if nobody
 	err     error   // the stream ended
 }
 
@@ -65,6 +73,7 @@ type session struct {
 
 	mu      sync.Mutex
 	pending map[uint32]*request // asked of the peer; a nil request was cancelled, its answer is dropped
+	waiting int                 // those of them that are shares: no answer to them is due
 	nextReq uint32
 	control [][]byte // frames to write before the next job
 	jobs    []job    // asked by the peer
@@ -76,6 +85,7 @@ type session struct {
 
 	kick chan struct{} // capacity 1: look at control and jobs
 	done chan struct{} // closed when the session has ended
+	news atomic.Int32  // frames handed to pulls that have not looked at them yet
 
 	// last is the artifact served last; owned by the goroutine that writes.
 	last artifact.Digest
@@ -133,20 +143,22 @@ func (x *session) ask(r *request) (uint32, error) {
 	req := x.nextReq
 	var b []byte
 	var err error
-	if r.chunks == nil {
-		b, err = frame(kindAsk, &haveAsk{Req: req, Root: r.root})
+	if r.share != nil {
+		b, err = frame(kindShare, &share{Req: req, Root: r.root, Part: r.part, Parts: r.parts})
 	} else {
 		ids := make([]byte, 0, len(r.chunks)*len(artifact.Digest{}))
 		for _, c := range r.chunks {
 			ids = append(ids, c.ID[:]...)
 		}
-		b, err = frame(kindWant, &want{Req: req, Root: r.root, IDs: ids})
+		b, err = frame(kindWant, &want{Req: req, Root: r.root, IDs: ids, Force: r.force})
 	}
 	if err != nil {
 		return 0, err
 	}
 	x.pending[req] = r
-	if len(x.pending) == 1 {
+	if r.share != nil {
+		x.waiting++
+	} else if len(x.pending)-x.waiting == 1 {
 		x.deadline()
 	}
 	x.control = append(x.control, b)
@@ -159,8 +171,12 @@ func (x *session) cancel(req uint32) {
 	b, err := frame(kindCancel, &cancel{Req: req})
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.pending[req] == nil || err != nil {
+	r := x.pending[req]
+	if r == nil || err != nil {
 		return
+	}
+	if r.share != nil && r.chunks == nil {
+		x.waiting--
 	}
 	x.pending[req] = nil
 	x.control = append(x.control, b)
@@ -198,7 +214,7 @@ const deadlineStep = time.Second
 // deadline sets by when the next byte must come. x.mu is held.
 func (x *session) deadline() {
 	d := x.idle
-	if len(x.pending) > 0 {
+	if len(x.pending) > x.waiting {
 		d = silenceTime
 	}
 	now := time.Now()
@@ -243,7 +259,7 @@ func (x *session) readError(err error) error {
 	var slow net.Error
 	if errors.As(err, &slow) && slow.Timeout() {
 		x.mu.Lock()
-		due := len(x.pending)
+		due := len(x.pending) - x.waiting
 		x.mu.Unlock()
 		if due > 0 {
 			return fmt.Errorf("silent for %v with %d answers due", silenceTime, due)
@@ -263,23 +279,21 @@ func (x *session) handle(kind byte, body []byte, r io.Reader) error {
 	case kindRefuse:
 		var f refuse
 		if err = decode(body, &f); err == nil {
-			err = x.onAnswer(f.Req, answer{refused: max(refusal(f.Why), 1)}, false)
+			err = x.onAnswer(f.Req, answer{refused: max(refusal(f.Why), 1), at: f.At})
 		}
+	case kindShare:
+		err = x.onShare(body)
 	case kindCancel:
 		var f cancel
 		if err = decode(body, &f); err == nil {
 			err = x.onCancel(f.Req)
 		}
-	case kindAsk:
-		var f haveAsk
-		if err = decode(body, &f); err == nil {
-			err = x.onJob(job{req: f.Req, root: f.Root})
-		}
-	case kindHave:
-		var f have
-		if err = decode(body, &f); err == nil {
-			err = x.onAnswer(f.Req, answer{all: f.All, bits: f.Bits}, true)
-		}
+	case kindTell:
+		err = x.onTell(body)
+	case kindMore:
+		err = x.onMore(body)
+	case kindBye:
+		err = x.onBye(body)
 	default:
 		err = fmt.Errorf("frame of kind %d, unknown to %s", kind, Proto)
 	}
@@ -289,8 +303,8 @@ func (x *session) handle(kind byte, body []byte, r io.Reader) error {
 	return nil
 }
 
-// onAnswer hands out an answer without bytes; asked says that it answers a question, not a want.
-func (x *session) onAnswer(req uint32, a answer, asked bool) error {
+// onAnswer hands out an answer.
+func (x *session) onAnswer(req uint32, a answer) error {
 	x.mu.Lock()
 	r, ok := x.pending[req]
 	if !ok {
@@ -300,11 +314,10 @@ func (x *session) onAnswer(req uint32, a answer, asked bool) error {
 		}
 		return fmt.Errorf("answer to request %d, which was not made", req)
 	}
-	if r != nil && asked != (r.chunks == nil) && a.refused == 0 {
-		x.mu.Unlock()
-		return fmt.Errorf("answer to request %d is of another kind than the question", req)
-	}
 	delete(x.pending, req)
+	if r != nil && r.share != nil && r.chunks == nil {
+		x.waiting--
+	}
 	x.mu.Unlock()
 	if r != nil {
 		r.done(a)
@@ -337,7 +350,10 @@ func (x *session) onData(body []byte, in io.Reader) error {
 			return x.readError(err)
 		}
 		x.s.stats.wasted.Add(int64(f.Bytes))
-		return x.onAnswer(f.Req, answer{}, false)
+		return x.onAnswer(f.Req, answer{})
+	}
+	if err := x.choose(r, &f); err != nil {
+		return fmt.Errorf("%w: %w", errViolation, err)
 	}
 	absent, err := r.check(&f)
 	if err != nil {
@@ -349,14 +365,32 @@ func (x *session) onData(body []byte, in io.Reader) error {
 		return x.readError(err)
 	}
 	x.s.stats.bytesIn.Add(int64(f.Bytes))
-	return x.onAnswer(f.Req, a, false)
+	return x.onAnswer(f.Req, a)
+}
+
+// choose takes the peer's choice of what a share is.
+func (x *session) choose(r *request, f *data) error {
+	if r.share == nil {
+		if len(f.Runs) > 0 {
+			return fmt.Errorf("chunks chosen for request %d, which named them", f.Req)
+		}
+		return nil
+	}
+	chunks, err := r.share(f.Runs)
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.pending[f.Req] == r { // else the stream ended, or it was cancelled just now
+		x.waiting--
+	}
+	r.chunks = chunks
+	return nil
 }
 
 // check refuses an answer that is longer or shorter than what was asked for.
 func (r *request) check(f *data) (absent bitset, err error) {
-	if r.chunks == nil {
-		return nil, fmt.Errorf("bytes for request %d, which asked for none", f.Req)
-	}
 	if len(f.Absent) > 0 {
 		if absent = parseBits(f.Absent, len(r.chunks)); absent == nil {
 			return nil, fmt.Errorf("%d bytes of marks for %d chunks", len(f.Absent), len(r.chunks))

@@ -12,6 +12,7 @@ const (
 	firstExtent = 256 << 10 // a request to a source whose rate is not known
 	minWindow   = 512 << 10 // bytes asked and not yet received
 	maxWindow   = 4 << 20
+	swarmAhead  = 100 * time.Millisecond // the same in company
 	windowAhead = 250 * time.Millisecond // besides two round trips
 	extentTime  = 500 * time.Millisecond // what one request may take on a slow link
 )
@@ -20,13 +21,16 @@ const (
 type source struct {
 	node id.Node
 
-	has    bitset        // the chunks of the current set it is known to hold; nil: believed to hold all
-	cursor int           // where its next request begins to look
-	open   int           // requests not yet answered
-	queued int64         // bytes of those
-	rate   float64       // bytes a second, smoothed; 0: not known
-	soon   time.Duration // the shortest answer so far: a round trip, or a little more
-	last   time.Time     // of the last answer
+	has     bitset        // the chunks of the current set it is known to hold; nil: believed to hold all
+	lacking int           // chunks not in has
+	known   bool          // it said what it has
+	shy     bool          // it has all, and chooses itself who fetches what
+	open    int           // requests for chunks not yet answered
+	shares  int           // requests to choose not yet answered
+	queued  int64         // bytes of those
+	rate    float64       // bytes a second, smoothed; 0: not known
+	soon    time.Duration // the shortest answer so far: a round trip, or a little more
+	last    time.Time     // of the last answer
 }
 
 // measure learns from one answer of so many bytes to a request made at asked.
@@ -58,6 +62,18 @@ func (s *source) window() int64 {
 	}
 	w := s.rate * (windowAhead + 2*s.soon).Seconds()
 	return int64(min(max(w, minWindow), maxWindow))
+}
+
+// swarmWindow is the window where others fetch the same: what is queued at one source cannot be had from
+// another that gets it meanwhile.
+func (s *source) swarmWindow() int64 {
+	w := s.rate * (swarmAhead + 2*s.soon).Seconds()
+	return int64(min(max(w, minExtent), maxWindow))
+}
+
+// sharesWanted is how many extents a shy source is asked to choose at once.
+func (s *source) sharesWanted() int {
+	return 2
 }
 
 // extent is how many bytes one request to the source asks for.

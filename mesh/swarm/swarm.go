@@ -20,7 +20,7 @@ import (
 )
 
 // Proto is the protocol name under which link carries swarm streams.
-const Proto = "meshd/swarm/1"
+const Proto = "meshd/swarm/2"
 
 const (
 	dialTime        = 10 * time.Second // for a peer to take a stream
@@ -79,6 +79,7 @@ type Swarm struct {
 	manifests manifests
 	egress    throttle
 	ingress   throttle
+	desks     desks
 
 	wg sync.WaitGroup // sessions and pulls
 
@@ -201,7 +202,11 @@ func (s *Swarm) keep(ctx context.Context, x *session) {
 	} else {
 		s.sessions[x.peer] = left
 	}
+	for _, p := range s.pulls {
+		p.post(func() { p.gone(x, err) })
+	}
 	s.mu.Unlock()
+	s.desks.gone(x)
 	if errors.Is(err, errViolation) {
 		s.stats.violations.Add(1)
 		s.ban(x.peer, err)

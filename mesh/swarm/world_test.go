@@ -157,8 +157,47 @@ type node struct {
 	swarm *Swarm
 	allow func(peer id.Node, root artifact.Digest) bool
 	hook  func(c net.Conn) net.Conn
+	link  *shaped // nil: as fast as may be
 	down  bool
 	dials int
+}
+
+// shaped is a node's connection: what it sends and what it receives takes turns each way.
+type shaped struct {
+	mu       sync.Mutex
+	rate     float64 // bytes a second
+	up, down time.Time
+}
+
+// take returns when n bytes from one to the other are through.
+func take(from, to *shaped, n int) time.Time {
+	from.mu.Lock()
+	d := time.Duration(float64(n) / from.rate * float64(time.Second))
+	from.up = later(from.up, time.Now()).Add(d)
+	sent := from.up
+	from.mu.Unlock()
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	to.down = later(to.down, sent.Add(-d)).Add(time.Duration(float64(n) / to.rate * float64(time.Second)))
+	return later(to.down, sent)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// shape lets what is written to c pass from one link to the other, a TLS record at a time.
+func shape(c net.Conn, from, to *shaped) net.Conn {
+	if from == nil || to == nil {
+		return c
+	}
+	return &tap{Conn: c, write: func(b []byte) ([]byte, error) {
+		<-time.After(time.Until(take(from, to, len(b))))
+		return b, nil
+	}}
 }
 
 // A world joins nodes by pipes.
@@ -208,6 +247,9 @@ func (w *world) open(from, to id.Node) (net.Conn, error) {
 	}
 	n.dials++
 	near, far := net.Pipe()
+	if o := w.nodes[from]; o != nil {
+		near, far = shape(near, o.link, n.link), shape(far, n.link, o.link)
+	}
 	if n.hook != nil {
 		far = n.hook(far)
 	}
@@ -253,6 +295,13 @@ type tap struct {
 }
 
 func (c *tap) Write(b []byte) (int, error) {
+	for len(b) > 16<<10 {
+		n, err := c.Write(b[:16<<10])
+		if err != nil {
+			return n, err
+		}
+		b = b[n:]
+	}
 	out, err := c.write(b)
 	if len(out) > 0 {
 		if _, werr := c.Conn.Write(out); werr != nil {
