@@ -33,9 +33,10 @@ type Config struct {
 	Tags    map[string]string // declared; attested ones can't be shadowed; optional
 
 	Listen    string
-	Advertise []string // optional
-	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
-	PolicyDir string   // a local score in place of the mesh's; optional
+	Advertise []string        // optional
+	Seeds     []string        // HOST:PORT or ID@HOST:PORT; optional
+	PolicyDir string          // a local score in place of the mesh's; optional
+	Limits    []control.Limit // caps on what artifacts take of the links, every class; optional
 
 	Network   link.Network
 	Host      promise.Host
@@ -73,6 +74,7 @@ type Agent struct {
 	journal    *journal
 	memory     *memory
 	forgotten  *forgotten
+	limits     *limits
 	scoreShelf Shelf
 	mesh       *mesh.Mesh
 	supply     *supply
@@ -151,6 +153,9 @@ func (a *Agent) open() error {
 	}
 	a.loop = newLoop(a)
 	if a.forgotten, err = openForgotten(a.memory); err != nil {
+		return err
+	}
+	if a.limits, err = openLimits(a.memory, a.mesh, cfg.Limits); err != nil {
 		return err
 	}
 	if a.loop.pauses, err = openPauses(a.memory); err != nil {

@@ -206,6 +206,20 @@ func (c *Client) SetTags(ctx context.Context, tags map[string]string) (map[strin
 	return t.Tags, err
 }
 
+// Limits asks for the caps.
+func (c *Client) Limits(ctx context.Context) ([]Limit, error) {
+	return ask[Limit](ctx, c, http.MethodGet, pathLimits, nil, nil)
+}
+
+// SetLimit orders other caps.
+func (c *Client) SetLimit(ctx context.Context, change LimitChange) ([]Limit, error) {
+	body, err := encode(change)
+	if err != nil {
+		return nil, err
+	}
+	return ask[Limit](ctx, c, http.MethodPost, pathLimits, nil, body)
+}
+
 // DiffScore sends tar, which it may leave half read when the daemon refuses it.
 func (c *Client) DiffScore(ctx context.Context, tar io.Reader) ([]Change, error) {
 	return result[[]Change](c.stream(ctx, http.MethodPost, pathDiff, nil, tar, only(nil)))

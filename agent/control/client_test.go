@@ -35,6 +35,10 @@ func TestClientAnswersAsTheBackendDoes(t *testing.T) {
 		{`pause a["k"] 1h0m0s`, nil, func() (any, error) { return nil, c.Pause(ctx, `a["k"]`, time.Hour) }},
 		{"pause  0s", nil, func() (any, error) { return nil, c.Pause(ctx, "", 0) }},
 		{"forget n", nil, func() (any, error) { return nil, c.Forget(ctx, "n") }},
+		{"limits", []Limit{{ClassWAN, 1, 2}}, func() (any, error) { return c.Limits(ctx) }},
+		{"limit wan 1000000 <nil> false", []Limit{{ClassWAN, 1e6, 0}}, func() (any, error) {
+			return c.SetLimit(ctx, LimitChange{Class: ClassWAN, Egress: new(int64(1e6))})
+		}},
 		{"tags map[k:v w:]", map[string]string{"a": "b"}, func() (any, error) { return c.SetTags(ctx, map[string]string{"k": "v", "w": ""}) }},
 		{"diff", []Change{{Kind: "role", Change: "added", Name: "tar"}}, func() (any, error) { return c.DiffScore(ctx, strings.NewReader("tar")) }},
 		{"doctor", []Trouble{{Level: LevelProblem, Check: "clock"}}, func() (any, error) { return c.Doctor(ctx) }},

@@ -78,6 +78,12 @@ type Backend interface {
 	// follow at once. It returns all tags of the node.
 	SetTags(ctx context.Context, tags map[string]string) (map[string]string, error)
 
+	// Limits tells the caps on what artifacts take of the links: one item a class, in the order of Classes.
+	Limits(ctx context.Context) ([]Limit, error)
+
+	// SetLimit changes caps, at once and durably, and returns all.
+	SetLimit(ctx context.Context, c LimitChange) ([]Limit, error)
+
 	// PublishScore checks, signs and publishes the folder in tar as the mesh's score.
 	PublishScore(ctx context.Context, tar io.Reader) (Score, error)
 

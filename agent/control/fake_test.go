@@ -85,6 +85,14 @@ func (f *fake) SetTags(_ context.Context, tags map[string]string) (map[string]st
 	return map[string]string{"a": "b"}, f.saw("tags %v", tags)
 }
 
+func (f *fake) Limits(context.Context) ([]Limit, error) {
+	return []Limit{{ClassWAN, 1, 2}}, f.saw("limits")
+}
+
+func (f *fake) SetLimit(_ context.Context, c LimitChange) ([]Limit, error) {
+	return []Limit{{c.Class, *c.Egress, 0}}, f.saw("limit %s %d %v %v", c.Class, *c.Egress, c.Ingress, c.Reset)
+}
+
 func (f *fake) DiffScore(_ context.Context, tar io.Reader) ([]Change, error) {
 	b, err := io.ReadAll(tar)
 	if err != nil {

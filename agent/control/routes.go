@@ -31,6 +31,7 @@ const (
 	pathRevoke    = "/v1/revoke"
 	pathForget    = "/v1/forget"
 	pathTags      = "/v1/tags"
+	pathLimits    = "/v1/limits"
 	pathScore     = "/v1/score"
 	pathDiff      = "/v1/score/diff"
 	pathDoctor    = "/v1/doctor"
@@ -90,6 +91,17 @@ func (s *server) routes() http.Handler {
 		}
 		all, err := b.SetTags(r.Context(), req.Tags)
 		return Tags{all}, err
+	}))
+	mux.HandleFunc("GET "+pathLimits, list(func(r *http.Request) ([]Limit, error) { return b.Limits(r.Context()) }))
+	mux.HandleFunc("POST "+pathLimits, list(func(r *http.Request) ([]Limit, error) {
+		var req LimitChange
+		if err := readOrder(r, "limit", &req); err != nil {
+			return nil, err
+		}
+		if err := req.Check(); err != nil {
+			return nil, err
+		}
+		return b.SetLimit(r.Context(), req)
 	}))
 	mux.HandleFunc("POST "+pathOffline, order(func(r *http.Request) error {
 		d, err := seconds(r, "for_seconds")

@@ -133,12 +133,9 @@ Without a daemon it checks, lays out and tells scores (meshctl policy check, fmt
 	root.AddCommand(
 		membersCmd(a), artifactsCmd(a), promisesCmd(a), rolesCmd(a), storyCmd(a), eventsCmd(a), whyCmd(a),
 		publishCmd(a), getCmd(a), withdrawCmd(a), retryCmd(a), pauseCmd(a), logsCmd(a), graphCmd(a), doctorCmd(a),
-		inviteCmd(a), revokeCmd(a), forgetCmd(a), tagCmd(a), offlineCmd(a), bundleCmd(a), policyCmd(a), versionCmd(a),
+		inviteCmd(a), revokeCmd(a), forgetCmd(a), tagCmd(a), offlineCmd(a), limitCmd(a), bundleCmd(a), policyCmd(a), versionCmd(a),
 	)
 	root.AddCommand(topicCmds()...)
-	for _, name := range []string{"limit"} {
-		root.AddCommand(laterCmd(name))
-	}
 	return root
 }
 

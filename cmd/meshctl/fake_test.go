@@ -276,6 +276,23 @@ func (f *fake) SetTags(_ context.Context, tags map[string]string) (map[string]st
 	return all, nil
 }
 
+func (f *fake) Limits(context.Context) ([]control.Limit, error) {
+	return control.ParseLimits([]string{"wan=1MB"}, nil)
+}
+
+func (f *fake) SetLimit(_ context.Context, c control.LimitChange) ([]control.Limit, error) {
+	list, err := control.ParseLimits([]string{"wan=1MB"}, nil)
+	for i := range list {
+		if list[i].Class == c.Class && c.Egress != nil {
+			list[i].EgressBytesPerSecond = *c.Egress
+		}
+		if list[i].Class == c.Class && c.Ingress != nil {
+			list[i].IngressBytesPerSecond = *c.Ingress
+		}
+	}
+	return list, err
+}
+
 func (f *fake) DiffScore(_ context.Context, tar io.Reader) ([]control.Change, error) {
 	if _, err := control.Files(tar, control.ScoreLimits()); err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ const (
 type options struct {
 	dataDir, name, listen, policy, workDir, socket, group, level, format, join string
 	http, config                                                               string
-	tags, advertise, peers                                                     []string
+	tags, advertise, peers, egress, ingress                                    []string
 	leaf, once                                                                 bool
 
 	values map[string]string        // every flag as text, to tell what a reload changes
@@ -69,6 +69,8 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", "", "ADDR:PORT for TCP and UDP; port 0 finds one and remembers it (default :"+defaultPort+")")
 	f.StringArrayVar(&o.advertise, "advertise", nil, "HOST:PORT where others reach this node (repeatable; default: what was bound)")
 	f.StringArrayVar(&o.peers, "peer", nil, "[ID@]HOST:PORT of a node to begin with (repeatable)")
+	f.StringArrayVar(&o.egress, "egress", nil, "cap what artifacts send: RATE or CLASS=RATE a second, as 1MB or wan=8Mbit (repeatable; meshctl limit)")
+	f.StringArrayVar(&o.ingress, "ingress", nil, "cap what artifacts bring in: RATE or CLASS=RATE a second (repeatable)")
 	f.StringVar(&o.policy, "policy", "", "play the score in DIR in place of the mesh's")
 	f.StringVar(&o.workDir, "work-dir", "", "where relative paths of the score live (default: DATA/work)")
 	f.StringVar(&o.socket, "socket", "", "the operator's door (default: DATA/meshd.sock)")
@@ -111,6 +113,9 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	}
 	tags, err := parseTags(o.tags)
 	if err != nil {
+		return err
+	}
+	if _, err := o.limits(); err != nil {
 		return err
 	}
 	if o.name == "" {
@@ -230,6 +235,15 @@ func (o *options) listenAddr(node *agent.Node) (listen, free string) {
 		return o.listen, o.listen
 	}
 	return o.listen, ""
+}
+
+// limits are the caps that the settings name.
+func (o *options) limits() ([]control.Limit, error) {
+	list, err := control.ParseLimits(o.egress, o.ingress)
+	if err != nil {
+		return nil, usagef("--egress or --ingress: %v", err)
+	}
+	return list, nil
 }
 
 func parseTags(list []string) (map[string]string, error) {

@@ -46,8 +46,12 @@ func (s *service) serve(ctx context.Context, node *agent.Node, tags map[string]s
 	if work, err = filepath.Abs(work); err != nil {
 		return err
 	}
+	limits, err := s.limits()
+	if err != nil {
+		return err
+	}
 	cfg := agent.Config{
-		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Once: s.once,
+		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Limits: limits, Once: s.once,
 		Network: link.Real, Host: host, Containers: engines.Containers, DoorGroup: s.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: s.log, Version: version,
 		Notify: s.notify, Watchdog: watchdog(),
 	}
@@ -107,7 +111,14 @@ func (s *service) reloadOnce(ctx context.Context, a *agent.Agent) error {
 	if err != nil {
 		return err
 	}
+	limits, err := next.limits()
+	if err != nil {
+		return err
+	}
 	if err := a.ReloadPolicy(ctx, next.policy); err != nil {
+		return err
+	}
+	if err := a.ReloadLimits(ctx, limits); err != nil {
 		return err
 	}
 	s.level.Set(level)
@@ -119,7 +130,7 @@ func (s *service) reloadOnce(ctx context.Context, a *agent.Agent) error {
 }
 
 // live are the settings that a running node takes up.
-var live = []string{"log-level", "policy"}
+var live = []string{"egress", "ingress", "log-level", "policy"}
 
 // differs names the settings that next changes and a running node does not take up.
 func (s *service) differs(next *options) []string {

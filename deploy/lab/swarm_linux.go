@@ -26,6 +26,7 @@ var swarmScenarios = []scenario{
 	{"full", 2 * time.Minute, measureFull},
 	{"small", 3 * time.Minute, measureSmall},
 	{"news30", 4 * time.Minute, measureNews},
+	{"caps", 2 * time.Minute, measureCaps},
 	{"quick", 2 * time.Minute, measureQuick},
 }
 
