@@ -52,7 +52,7 @@ var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 // CheckName refuses what is no node name (SPEC 4).
 func CheckName(name string) error {
 	if !namePattern.MatchString(name) {
-		return fmt.Errorf("node name %q: want 1 to 63 of A-Z a-z 0-9 . _ -, a letter or digit first: %w", name, ErrConfig)
+		return fmt.Errorf("%w: node name %q: want 1 to 63 of A-Z a-z 0-9 . _ -, a letter or digit first", ErrConfig, name)
 	}
 	return nil
 }
@@ -108,10 +108,31 @@ func InitNode(dir, name string, tags map[string]string, now time.Time) (*Node, e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := trust.SaveKey(filepath.Join(dir, rootKeyFile), root); err != nil {
+	remove := removeNew(dir)
+	err = trust.SaveKey(filepath.Join(dir, rootKeyFile), root)
+	if err == nil {
+		err = n.save()
+	}
+	if err != nil {
+		remove() // a mesh that nobody has seen: half of it would only be in the way of the next try
 		return nil, err
 	}
-	return n, n.save()
+	return n, nil
+}
+
+// removeNew returns what removes the files of a node that are not in dir now.
+func removeNew(dir string) (remove func()) {
+	var absent []string
+	for _, name := range []string{rootKeyFile, "node.key", "node.crt", "charter", settingsFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			absent = append(absent, filepath.Join(dir, name))
+		}
+	}
+	return func() {
+		for _, path := range absent {
+			_ = os.Remove(path) // what cannot go is told by the next try
+		}
+	}
 }
 
 // Found makes the first node of a mesh and saves nothing: keys come from random.
