@@ -87,10 +87,28 @@ func (b *binder) read(files map[string][]byte) []*hclsyntax.Body {
 			bodies = append(bodies, body)
 		}
 	}
+	b.countRoles(bodies)
 	if scores == 0 {
 		b.r.errorf(hcl.Range{}, `write one file such as score.hcl`, "bundle has no .hcl file")
 	}
 	return bodies
+}
+
+// countRoles refuses more roles than each node could look at whenever a fact changes.
+func (b *binder) countRoles(bodies []*hclsyntax.Body) {
+	n := 0
+	for _, body := range bodies {
+		for _, blk := range body.Blocks {
+			if blk.Type != "role" {
+				continue
+			}
+			if n++; n > maxRoles {
+				b.r.errorf(blk.TypeRange, "let one role follow from a tag in place of many from names",
+					"score has more than the limit of %d roles", maxRoles)
+				return
+			}
+		}
+	}
 }
 
 func (b *binder) data(name string, src []byte) {

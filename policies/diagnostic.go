@@ -18,8 +18,11 @@ const (
 	SeverityWarning
 )
 
-// maxDiagnostics bounds what one check tells: a broken file can yield one finding a line.
-const maxDiagnostics = 100
+// What one check tells is bounded: a broken file can yield one finding a line, and a name of a million letters.
+const (
+	maxDiagnostics   = 100
+	maxFindingLength = 600 // bytes of a summary, and of a hint
+)
 
 // A Diagnostic is one finding about the text of a score, at its place.
 type Diagnostic struct {
@@ -83,6 +86,7 @@ type report struct {
 }
 
 func (r *report) add(d Diagnostic) {
+	d.Summary, d.Hint = clip(d.Summary), clip(d.Hint)
 	if r.seen == nil {
 		r.seen = map[Diagnostic]bool{}
 	}
@@ -95,6 +99,14 @@ func (r *report) add(d Diagnostic) {
 	}
 	r.seen[d] = true
 	r.found = append(r.found, d)
+}
+
+// clip cuts a text that is too long to be read anyway.
+func clip(s string) string {
+	if len(s) <= maxFindingLength {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxFindingLength], "") + "..."
 }
 
 func at(sev Severity, rng hcl.Range, hint, format string, args ...any) Diagnostic {

@@ -16,9 +16,11 @@ const (
 	maxFileBytes   = 1 << 20
 	maxBundleBytes = 8 << 20
 	maxBundleFiles = 1000
+	maxRoles       = 2000
 	maxNesting     = 64   // open brackets, interpolations, runs of ! and -, chained ?
 	maxChain       = 1000 // operators, dots and indexes in one expression: evaluation recurses into each
 	maxNumberExp   = 308  // decimal exponent of a number as written
+	maxMelding     = 4e8  // sum over all texts of their pieces squared: so much work the parser makes of joining them
 )
 
 // guard refuses text that the parser or an evaluation could not survive. It only runs the lexer, whose
@@ -56,6 +58,7 @@ func guard(src []byte, file string, template bool, r *report) bool {
 // frame is one open bracket: what has piled up in the expression that is being read inside it.
 type frame struct {
 	open   hclsyntax.TokenType
+	pieces int // of a text: its lines, or what the lexer cuts a quoted one into
 	ternar int // ? seen since the last separator: the parser recurses into each
 	chain  int // operators, dots, indexes since the last separator
 }
@@ -67,6 +70,7 @@ type nesting struct {
 	quotes int // frames that are quotes or heredocs: what is open inside them counts by itself
 	run    int // ! and - in a row
 	blocks int // %{if} and %{for} that are open
+	melds  int // what maxMelding bounds
 }
 
 func (g *nesting) next(tok hclsyntax.Token, rest hclsyntax.Tokens) string {
@@ -112,7 +116,13 @@ func (g *nesting) next(tok hclsyntax.Token, rest hclsyntax.Tokens) string {
 		if f, err := strconv.ParseFloat(string(tok.Bytes), 64); err != nil || math.IsInf(f, 0) {
 			return fmt.Sprintf("number %.20q has an exponent beyond the limit of %d", tok.Bytes, maxNumberExp)
 		}
-	case hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenIdent, hclsyntax.TokenEqual,
+	case hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit:
+		g.melds += 2*top.pieces + 1
+		top.pieces++
+		if g.melds > maxMelding {
+			return fmt.Sprintf("text has more lines than the limit of %d: keep large content in files for read()", int(math.Sqrt(maxMelding)))
+		}
+	case hclsyntax.TokenIdent, hclsyntax.TokenEqual,
 		hclsyntax.TokenComment, hclsyntax.TokenEOF:
 	default: // operators, dots, arrows, stars
 		top.chain++

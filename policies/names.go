@@ -333,8 +333,14 @@ func constant(x hclsyntax.Expression, e *expr) (cty.Value, bool) {
 	return v, !diags.HasErrors()
 }
 
-// nearest says "did you mean", or nothing when no candidate is near.
+// maxCandidates bounds the search for what was meant: it is made for every wrong name.
+const maxCandidates = 1000
+
+// nearest says "did you mean", or nothing when no candidate is near, or there are too many.
 func nearest(prefix, given string, candidates []string) string {
+	if len(candidates) > maxCandidates {
+		return ""
+	}
 	best, found := min(2, max(1, len(given)/3))+1, ""
 	for _, c := range slices.Sorted(slices.Values(candidates)) {
 		if d := levenshtein.Distance(given, c, nil); d < best {
