@@ -160,7 +160,7 @@ func (in *intake) Artifact(record []byte) (artifact.Ref, error) {
 	if err := in.a.room(ref.SizeBytes); err != nil {
 		return artifact.Ref{}, err
 	}
-	return ref, in.a.store.Expect(ref.Root)
+	return ref, in.a.store.Expect(ref.Root)()
 }
 
 // Chunk gathers bytes and writes them in batches.

@@ -82,6 +82,8 @@ type journal struct {
 type Shelf interface {
 	Scan(from, to []byte, limit int) (keys, values [][]byte, err error)
 	Apply(keys, values [][]byte) error
+	// Later is Apply with whatever is made durable next; wait is called once.
+	Later(keys, values [][]byte) (wait func() error)
 }
 
 func openJournal(s Shelf) (*journal, error) {
@@ -135,42 +137,72 @@ func (j *journal) add(e Entry, pressing bool) uint64 {
 func (j *journal) flush() error {
 	j.flushing.Lock()
 	defer j.flushing.Unlock()
-	j.mu.Lock()
-	if j.pending == 0 {
-		j.mu.Unlock()
-		return nil
+	p, err := j.page()
+	if err != nil || p.fresh == 0 {
+		return err
 	}
+	return j.written(p, j.shelf.Apply(p.keys, p.values))
+}
+
+// flushAlong is flush with whatever is made durable next. wait must be called, soon: others wait for it.
+func (j *journal) flushAlong() (wait func() error) {
+	j.flushing.Lock()
+	p, err := j.page()
+	if err != nil || p.fresh == 0 {
+		j.flushing.Unlock()
+		return func() error { return err }
+	}
+	durable := j.shelf.Later(p.keys, p.values)
+	return func() error {
+		defer j.flushing.Unlock()
+		return j.written(p, durable())
+	}
+}
+
+// A page is what one flush writes.
+type page struct {
+	keys, values [][]byte
+	fresh, old   int // records to write, and to trim
+	pressing     bool
+}
+
+// page gathers what is pending. flushing is held, until written.
+func (j *journal) page() (page, error) {
+	j.mu.Lock()
 	fresh := append([]Entry(nil), j.entries[len(j.entries)-j.pending:]...)
-	pressing := j.pressing
-	j.pressing = false
-	var old []Entry
-	if len(j.entries) > journalKeep+journalSlack {
-		old = j.entries[:len(j.entries)-journalKeep]
+	p := page{fresh: len(fresh), pressing: j.pressing}
+	if p.fresh > 0 {
+		j.pressing = false
+		if len(j.entries) > journalKeep+journalSlack {
+			p.old = len(j.entries) - journalKeep
+		}
+	}
+	for _, e := range j.entries[:p.old] {
+		p.keys, p.values = append(p.keys, entryKey(e.ID)), append(p.values, nil)
 	}
 	j.mu.Unlock()
-	var keys, values [][]byte
-	for _, e := range old {
-		keys, values = append(keys, entryKey(e.ID)), append(values, nil)
-	}
 	for _, e := range fresh {
 		b, err := json.Marshal(e)
 		if err != nil {
-			return fmt.Errorf("write the journal: %w", err)
+			return page{}, fmt.Errorf("write the journal: %w", err)
 		}
-		keys, values = append(keys, entryKey(e.ID)), append(values, append([]byte{journalV1}, b...))
+		p.keys, p.values = append(p.keys, entryKey(e.ID)), append(p.values, append([]byte{journalV1}, b...))
 	}
-	if err := j.shelf.Apply(keys, values); err != nil {
-		j.mu.Lock()
-		j.pressing = j.pressing || pressing
-		j.mu.Unlock()
-		return fmt.Errorf("write the journal: %w", err)
-	}
+	return p, nil
+}
+
+// written takes what came of a page.
+func (j *journal) written(p page, err error) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.pending -= len(fresh)
+	if err != nil {
+		j.pressing = j.pressing || p.pressing
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	j.pending -= p.fresh
 	j.oldest = time.Now()
-	if len(old) > 0 {
-		j.entries = append([]Entry(nil), j.entries[len(old):]...)
+	if p.old > 0 {
+		j.entries = append([]Entry(nil), j.entries[p.old:]...)
 	}
 	for c := range j.follow {
 		select {

@@ -197,12 +197,11 @@ func (s *supply) offer(ctx context.Context, name, semver string, keep int, opts 
 		At: s.a.cfg.Wall(), Kind: aboutArtifact, Subject: name + "@" + shown, Outcome: "published", Cause: cause,
 		Text: s.source(opts),
 	})
-	// Record and bytes become durable side by side, both before the advert.
-	told := make(chan error, 1)
-	go func() { told <- s.a.journal.flush() }()
+	// Record and bytes become durable in one transaction, before the advert.
 	opts.Origin = artifact.Origin{Node: s.a.mesh.Self(), Entry: entry, Text: cut(cause.Text, 200)}
+	opts.Along = s.a.journal.flushAlong
 	ref, err := s.a.store.Add(ctx, opts)
-	if err = errors.Join(err, <-told); err != nil {
+	if err = errors.Join(err, s.a.journal.flush()); err != nil { // Add may have failed before
 		return offered{}, err
 	}
 	body := catalog.ArtifactBody{
@@ -297,14 +296,7 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	defer s.startPull(ref.Root)()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	expected := make(chan error, 1) // the first bytes are on their way before that is durable
-	go func() {
-		err := s.a.store.Expect(ref.Root)
-		if err != nil {
-			cancel(err)
-		}
-		expected <- err
-	}()
+	expected := s.a.store.Expect(ref.Root) // durable with the first bytes
 	noHolder := &promise.WaitingError{For: fmt.Sprintf("a holder of %s@%d that answers", ref.Name, ref.Version.Counter)}
 	stalled := time.AfterFunc(pullNoHolder, func() { cancel(noHolder) })
 	defer stalled.Stop()
@@ -312,7 +304,7 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 		stalled.Reset(pullNoHolder)
 		tell(done, total)
 	})
-	if expectErr := <-expected; expectErr != nil {
+	if expectErr := expected(); expectErr != nil {
 		return expectErr
 	}
 	if err != nil && errors.Is(context.Cause(ctx), noHolder) {

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,6 +26,10 @@ type AddOptions struct {
 	Of     []artifact.Input
 	Origin artifact.Origin
 	Meta   map[string]string
+
+	// Along, if not nil, is called when all bytes are read, right before the transaction that ends Add:
+	// what it hands to Shelf.Later goes with that. Add calls wait after it.
+	Along func() (wait func() error)
 }
 
 // Add keeps a file or tree and returns its Ref, without name and version. All bytes and the record that
@@ -59,7 +64,15 @@ func (s *Store) add(ctx context.Context, o AddOptions) (artifact.Ref, error) {
 			return artifact.Ref{}, err
 		}
 	}
-	return ref, w.commit(func(tx *bbolt.Tx) error { return putRoot(tx, ref.Root, rootHeld, w.generation) })
+	if err := w.flush(); err != nil {
+		return artifact.Ref{}, err
+	}
+	along := func() error { return nil }
+	if o.Along != nil {
+		along = o.Along()
+	}
+	err = w.commit(func(tx *bbolt.Tx) error { return putRoot(tx, ref.Root, rootHeld, w.generation) })
+	return ref, errors.Join(err, along())
 }
 
 // TreeOf returns the tree that Add would give the artifact, and writes nothing.

@@ -198,7 +198,7 @@ func TestTreeOfSeesEveryChange(t *testing.T) {
 // tee reads an artifact as a swarm would: chunk by chunk from one store to another.
 func tee(t testing.TB, from, to *Store, root artifact.Digest) {
 	t.Helper()
-	must(t, to.Expect(root))
+	must(t, to.Expect(root)())
 	chunks, err := from.Chunks(root)
 	must(t, err)
 	missing, err := to.Missing(chunks)
@@ -217,7 +217,7 @@ func TestHasNeedsEveryByte(t *testing.T) {
 	must(t, err)
 	chunks, err := a.Chunks(ref.Root)
 	must(t, err)
-	must(t, b.Expect(ref.Root))
+	must(t, b.Expect(ref.Root)())
 	for _, c := range chunks {
 		if has, err := b.Has(ref.Root); err != nil || has {
 			t.Fatalf("Has before the last chunk: %v, %v", has, err)

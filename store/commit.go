@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -15,11 +16,35 @@ type commits struct {
 	mu      sync.Mutex
 	busy    bool // somebody leads: runs a transaction
 	waiting []*change
+	riding  []*change // go with the next transaction, before what waits, and begin none
 }
 
 type change struct {
 	apply func(tx *bbolt.Tx) error
 	turn  chan turn // capacity 1
+}
+
+// ride has apply done in the next transaction that anybody makes, ahead of what that is made for, and costs no
+// fsync of its own. wait makes it durable if that has not happened yet, and says what came of it; it may be
+// left out, or called once.
+func (s *Store) ride(apply func(tx *bbolt.Tx) error) (wait func() error) {
+	c := &change{apply: apply, turn: make(chan turn, 1)}
+	q := &s.commits
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.riding = append(q.riding, c)
+	return func() error {
+		q.mu.Lock()
+		i := slices.Index(q.riding, c)
+		if i >= 0 {
+			q.riding = slices.Delete(q.riding, i, i+1)
+		}
+		q.mu.Unlock()
+		if i >= 0 {
+			return s.commit(apply)
+		}
+		return (<-c.turn).err
+	}
 }
 
 // turn ends the wait of a change: either it was committed or failed, or it is to lead the next group.
@@ -56,13 +81,15 @@ func (s *Store) commitInTurn(apply func(tx *bbolt.Tx) error) error {
 	return s.leadCommit()
 }
 
-// leadCommit commits a group, the first of which is the caller's, then hands the lead to the next that waits.
+// leadCommit commits what rides and a group, the first of which is the caller's, then hands the lead to the next
+// that waits.
 func (s *Store) leadCommit() error {
 	q := &s.commits
 	q.mu.Lock()
 	n := min(len(q.waiting), maxGroup)
-	group := q.waiting[:n:n]
-	q.waiting = q.waiting[n:]
+	own := len(q.riding)
+	group := append(q.riding, q.waiting[:n]...)
+	q.riding, q.waiting = nil, q.waiting[n:]
 	q.mu.Unlock()
 
 	errs := s.commitGroup(group)
@@ -74,10 +101,12 @@ func (s *Store) leadCommit() error {
 		q.busy, q.waiting = false, nil
 	}
 	q.mu.Unlock()
-	for i, other := range group[1:] {
-		other.turn <- turn{err: errs[i+1]}
+	for i, other := range group {
+		if i != own {
+			other.turn <- turn{err: errs[i]}
+		}
 	}
-	return errs[0]
+	return errs[own]
 }
 
 // commitGroup commits all in one transaction, or, when that fails, each in its own: one change that

@@ -12,16 +12,20 @@ import (
 )
 
 // Expect records that the bytes of root are being fetched: Collect asks about it, and as long as it is to
-// be kept spares what has arrived. Durable on return.
-func (s *Store) Expect(root artifact.Digest) error {
+// be kept spares what has arrived. It becomes durable with the first of these bytes, or when wait, to be called
+// once, returns nil.
+func (s *Store) Expect(root artifact.Digest) (wait func() error) {
 	state, err := s.rootState(root)
+	durable := func() error { return err }
 	if err == nil && state == 0 {
-		err = s.commit(func(tx *bbolt.Tx) error { return putRoot(tx, root, rootExpected, s.generation.Load()) })
+		durable = s.ride(func(tx *bbolt.Tx) error { return putRoot(tx, root, rootExpected, s.generation.Load()) })
 	}
-	if err != nil {
-		return fmt.Errorf("expect artifact %s: %w", root.Short(), err)
+	return func() error {
+		if err := durable(); err != nil {
+			return fmt.Errorf("expect artifact %s: %w", root.Short(), err)
+		}
+		return nil
 	}
-	return nil
 }
 
 // putRoot sets the generation of a root and raises its state.

@@ -137,17 +137,15 @@ func (s *Store) place(ctx context.Context, root artifact.Digest, o PlaceOptions)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err == nil {
-		ours, err := s.isOurs(sp)
-		if err != nil {
-			return err
-		}
-		if !ours && !o.Adopt {
-			return fmt.Errorf("it is there and meshd did not make it (%s): remove it, or say adopt = true", info.Mode().Type())
-		}
+	ours, oursErr := s.isOurs(sp)
+	if oursErr != nil {
+		return oursErr
+	}
+	if err == nil && !ours && !o.Adopt {
+		return fmt.Errorf("it is there and meshd did not make it (%s): remove it, or say adopt = true", info.Mode().Type())
 	}
 	if isFile(entries) {
-		return s.placeFile(ctx, sp, root, entries[0], o.Mode)
+		return s.placeFile(ctx, sp, root, entries[0], o.Mode, ours)
 	}
 	if err := s.remember(sp, root); err != nil {
 		return err
@@ -203,11 +201,16 @@ func (s *Store) remember(sp spot, root artifact.Digest) error {
 	if err != nil || same {
 		return err
 	}
-	return s.commit(func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlaced).Put([]byte(sp.path), root[:]) })
+	return s.commit(putPlaced(sp, root))
 }
 
-// placeFile writes the file beside its name, while the path is recorded as meshd's, and then renames it.
-func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e artifact.Entry, mode os.FileMode) error {
+func putPlaced(sp spot, root artifact.Digest) func(tx *bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error { return tx.Bucket(bucketPlaced).Put([]byte(sp.path), root[:]) }
+}
+
+// placeFile writes the file beside its name, while the path is recorded as meshd's unless it is ours already, and
+// then renames it.
+func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e artifact.Entry, mode os.FileMode, ours bool) error {
 	if mode == 0 {
 		mode = os.FileMode(e.Mode)
 	}
@@ -216,7 +219,12 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 		return err
 	}
 	remembered := make(chan error, 1)
-	go func() { remembered <- s.remember(sp, root) }()
+	if ours { // that another root lies there now need not be durable before it does
+		s.ride(putPlaced(sp, root))
+		remembered <- nil
+	} else {
+		go func() { remembered <- s.remember(sp, root) }()
+	}
 	err := s.writeFile(ctx, sp.folder, temp, e, mode, true)
 	if err = errors.Join(err, <-remembered); err != nil {
 		return errors.Join(err, ignoreMissing(sp.folder.Remove(temp)))

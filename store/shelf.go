@@ -50,6 +50,23 @@ func (h *Shelf) Scan(from, to []byte, limit int) (keys, values [][]byte, err err
 // an empty one is kept. On an error nothing was applied, except where the disk failed while the last
 // page was written: as for every store, that can have become durable all the same.
 func (h *Shelf) Apply(keys, values [][]byte) error {
+	if err := h.check(keys, values); err != nil || len(keys) == 0 {
+		return err
+	}
+	return h.told(len(keys), h.store.commit(h.change(keys, values)))
+}
+
+// Later is Apply with the next transaction that anybody makes, at the cost of no fsync. wait is called at most
+// once, and makes it durable if nothing else has.
+func (h *Shelf) Later(keys, values [][]byte) (wait func() error) {
+	if err := h.check(keys, values); err != nil || len(keys) == 0 {
+		return func() error { return err }
+	}
+	durable := h.store.ride(h.change(keys, values))
+	return func() error { return h.told(len(keys), durable()) }
+}
+
+func (h *Shelf) check(keys, values [][]byte) error {
 	name := h.bucket[len(shelfPrefix):]
 	if len(keys) != len(values) {
 		return fmt.Errorf("apply to shelf %q: %d keys and %d values", name, len(keys), len(values))
@@ -59,10 +76,11 @@ func (h *Shelf) Apply(keys, values [][]byte) error {
 			return fmt.Errorf("apply to shelf %q: key of %d bytes (1 to %d are allowed), value of %d", name, len(k), bbolt.MaxKeySize, len(values[i]))
 		}
 	}
-	if len(keys) == 0 {
-		return nil
-	}
-	err := h.store.commit(func(tx *bbolt.Tx) error {
+	return nil
+}
+
+func (h *Shelf) change(keys, values [][]byte) func(tx *bbolt.Tx) error {
+	return func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(h.bucket)
 		for i := 0; err == nil && i < len(keys); i++ {
 			if values[i] == nil {
@@ -72,9 +90,12 @@ func (h *Shelf) Apply(keys, values [][]byte) error {
 			}
 		}
 		return err
-	})
+	}
+}
+
+func (h *Shelf) told(changes int, err error) error {
 	if err != nil {
-		return fmt.Errorf("apply %d changes to shelf %q: %w", len(keys), name, err)
+		return fmt.Errorf("apply %d changes to shelf %q: %w", changes, h.bucket[len(shelfPrefix):], err)
 	}
 	return nil
 }
