@@ -133,6 +133,7 @@ func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(co
 		}
 		return err
 	}
+	report(best.ref.SizeBytes, best.ref.SizeBytes) // nothing was pulled where all of it is here
 	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err

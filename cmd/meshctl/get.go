@@ -33,7 +33,7 @@ Nothing is ever written outside PATH. A terminal shows how far it has come; with
 			r.CloseWithError(err)
 			unpacked <- err
 		}()
-		err := c.Get(ctx, args[0], w, m.progress)
+		err := c.Get(ctx, args[0], m.receiving(w, "get "+args[0]+", written"), m.progress)
 		w.CloseWithError(err)
 		unpackErr := <-unpacked
 		m.clear()

@@ -3,6 +3,10 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -10,21 +14,28 @@ import (
 	"meshd/agent/control"
 )
 
-const barWidth = 30
+const (
+	barWidth  = 30
+	meterRest = 100 * time.Millisecond // between two words of bytes that this program counts itself
+)
 
 // A meter shows how far something has come: as a bar on a terminal, as lines of JSON on stdout with -o ndjson, and
-// not at all elsewhere. Its methods are called from one goroutine.
+// not at all elsewhere. Its methods may be called at once.
 type meter struct {
-	what string
-	bars io.Writer     // a terminal, or nil
-	json *json.Encoder // or nil
+	bars io.Writer // a terminal, or nil
+	now  func() time.Time
 
-	all *mpb.Progress // nil before the first line
-	bar *mpb.Bar
+	mu    sync.Mutex
+	what  string
+	json  *json.Encoder // or nil
+	all   *mpb.Progress // nil before the first line
+	bar   *mpb.Bar
+	total int64     // as last told
+	last  time.Time // when counted bytes were last shown
 }
 
 func newMeter(a *app, what string) *meter {
-	m := &meter{what: escape(what)}
+	m := &meter{what: escape(what), now: time.Now}
 	switch {
 	case a.format == "ndjson":
 		m.json = json.NewEncoder(a.stdout)
@@ -36,6 +47,14 @@ func newMeter(a *app, what string) *meter {
 
 // progress shows one line of progress. What can't be shown is not worth an error: the result follows.
 func (m *meter) progress(l control.Line) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.show(l)
+}
+
+// show is progress for whoever holds mu.
+func (m *meter) show(l control.Line) {
+	m.total = l.TotalBytes
 	if m.json != nil {
 		_ = m.json.Encode(l)
 	}
@@ -43,13 +62,60 @@ func (m *meter) progress(l control.Line) {
 		return
 	}
 	if m.all == nil {
+		name := func(decor.Statistics) string {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.what + "  "
+		}
 		m.all = mpb.New(mpb.WithOutput(m.bars), mpb.WithWidth(barWidth), mpb.WithAutoRefresh())
 		m.bar = m.all.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), mpb.BarRemoveOnComplete(),
-			mpb.PrependDecorators(decor.Name(m.what+"  "), decor.CountersKibiByte("% .1f of % .1f  ")),
+			mpb.PrependDecorators(decor.Any(name), decor.CountersKibiByte("% .1f of % .1f  ")),
 			mpb.AppendDecorators(decor.Percentage()))
 	}
 	m.bar.SetTotal(max(l.TotalBytes, l.DoneBytes), false)
 	m.bar.SetCurrent(l.DoneBytes)
+}
+
+// sending counts what is read from r, of about total bytes.
+func (m *meter) sending(r io.Reader, total int64) io.Reader {
+	done := int64(0)
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		done += int64(n)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.due() {
+			m.show(control.Line{Type: control.LineProgress, DoneBytes: min(done, total), TotalBytes: total})
+		}
+		return n, err
+	})
+}
+
+// receiving counts what is written to w, under a name of its own, of the total that progress was last told. Programs
+// that read -o ndjson are told nothing of it: their count of bytes would begin anew.
+func (m *meter) receiving(w io.Writer, what string) io.Writer {
+	done := int64(0)
+	return writerFunc(func(p []byte) (int, error) {
+		n, err := w.Write(p)
+		done += int64(n)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.json == nil && m.due() {
+			m.what = escape(what)
+			m.show(control.Line{DoneBytes: min(done, m.total), TotalBytes: m.total})
+		}
+		return n, err
+	})
+}
+
+// due reports whether counted bytes may be shown again. Whoever calls it holds mu.
+func (m *meter) due() bool {
+	now := m.now()
+	if now.Sub(m.last) < meterRest {
+		return false
+	}
+	m.last = now
+	return true
 }
 
 // clear takes the bar away, so that what follows begins on a clean line.
@@ -58,4 +124,26 @@ func (m *meter) clear() {
 		m.bar.Abort(true)
 		m.all.Wait()
 	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// bytesBelow is what the regular files at path hold, as far as they can be looked at.
+func bytesBelow(path string) (total int64) {
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil // publishing says what can't be read
+		}
+		if info, err := d.Info(); err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
 }

@@ -31,10 +31,10 @@ type "progress" go before the artifact.`,
 		if _, err := os.Stat(args[1]); err != nil {
 			return err
 		}
-		m := newMeter(a, "publish "+args[0])
+		m, total := newMeter(a, "publish "+args[0]), bytesBelow(args[1])
 		var made control.Artifact
 		err := sendTree(args[1], nil, func(tar io.Reader) (err error) {
-			made, err = c.Publish(ctx, args[0], version, tar, m.progress)
+			made, err = c.Publish(ctx, args[0], version, m.sending(tar, total), m.progress)
 			return err
 		})
 		m.clear()

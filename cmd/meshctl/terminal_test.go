@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,8 +25,14 @@ func TestABarIsForATerminalAlone(t *testing.T) {
 	if err := os.WriteFile(src, []byte("text"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := runIn(t, &app{}, "publish", "app", src, "--addr", addr); code != 0 || stderr != "" {
-		t.Fatalf("exit %d, stderr %q", code, stderr)
+	for _, tty := range []bool{true, false} {
+		stdout, stderr, code := runIn(t, &app{errTTY: tty}, "publish", "app", src, "--addr", addr)
+		if code != 0 || !strings.HasPrefix(stdout, "NAME ") {
+			t.Fatalf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+		}
+		if drawn := strings.Contains(stderr, "publish app"); drawn != tty {
+			t.Errorf("publish, terminal %v, bar drawn %v: %q", tty, drawn, stderr)
+		}
 	}
 	for _, tty := range []bool{true, false} {
 		to := filepath.Join(t.TempDir(), "got")
@@ -43,6 +52,41 @@ func TestABarIsForATerminalAlone(t *testing.T) {
 	if code != 0 || len(lines) != 3 || lines[2] != `{"type":"progress","done_bytes":2097152,"total_bytes":2097152}` {
 		t.Errorf("exit %d, with -o ndjson:\n%s", code, stdout)
 	}
+}
+
+// What this program sends and writes itself is counted, at most every meterRest, and never beyond what was told.
+func TestAMeterCountsWhatPassesThroughIt(t *testing.T) {
+	var shown bytes.Buffer
+	clock := noon
+	m := newMeter(&app{format: "ndjson", stdout: &shown}, "publish app")
+	m.now = func() time.Time { clock = clock.Add(meterRest / 2); return clock }
+	src := bytes.Repeat([]byte("0123456789"), 100)
+	got, err := io.ReadAll(iotest.OneByteReader(m.sending(bytes.NewReader(src), 900)))
+	if err != nil || !bytes.Equal(got, src) {
+		t.Fatalf("%d bytes passed, %v", len(got), err)
+	}
+	var done []int64
+	for line := range strings.Lines(shown.String()) {
+		var l control.Line
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Type != control.LineProgress || l.TotalBytes != 900 {
+			t.Fatalf("%q, %v", line, err)
+		}
+		done = append(done, l.DoneBytes)
+	}
+	if len(done) < 2 || !slices.IsSorted(done) || done[0] > 10 || done[len(done)-1] != 900 {
+		t.Errorf("told of %d bytes, ... %d: %d lines", done[0], done[len(done)-1], len(done))
+	}
+
+	var out, bar bytes.Buffer
+	m = newMeter(&app{errTTY: true, stderr: &bar}, "get app")
+	m.progress(control.Line{Type: control.LineProgress, DoneBytes: 4096, TotalBytes: 4096})
+	if _, err := m.receiving(&out, "write copy").Write(make([]byte, 2048)); err != nil || out.Len() != 2048 {
+		t.Fatal(out.Len(), err)
+	}
+	if m.what != "write copy" || m.bar.Current() != 2048 {
+		t.Errorf("the bar of %q stands at %d", m.what, m.bar.Current())
+	}
+	m.clear()
 }
 
 func TestAScreenfulOverwritesAndKeepsTheFirstLinesInSight(t *testing.T) {
