@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"time"
@@ -85,8 +86,11 @@ type Mesh struct {
 	running sync.WaitGroup // sessions that this node dialled
 
 	mu       sync.Mutex
-	sessions map[id.Node]*session // open sync sessions, by peer
-	opened   uint64               // sessions so far
+	sessions map[id.Node]*session  // open sync sessions, by peer
+	unlike   map[id.Node]time.Time // when catalogs were last compared because a ping told an unlike root
+	hints    hints
+	hintRand *rand.Rand
+	opened   uint64 // sessions so far
 	standing Standing
 	offline  bool
 }
@@ -100,7 +104,7 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, self: cfg.Identity.ID(), cert: cert,
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
-		sessions: map[id.Node]*session{}, reach: newReach(),
+		sessions: map[id.Node]*session{}, unlike: map[id.Node]time.Time{}, hints: newHints(), hintRand: newRand(cfg.Seed ^ 0x417), reach: newReach(),
 	}
 	m.catalog, err = catalog.Open(catalog.Config{
 		Shelf: cfg.Catalog, Self: cfg.Identity, Charter: cfg.Charter, Wall: cfg.Wall, Log: cfg.Log,
@@ -190,7 +194,11 @@ func (m *Mesh) Catalog() *catalog.Catalog { return m.catalog }
 // Publish signs one record into this node's log and sends it to the neighbours. Durable on return.
 // keep matters for artifacts only.
 func (m *Mesh) Publish(_ context.Context, kind uint8, name string, body []byte, keep int) (catalog.Record, error) {
-	return m.catalog.Append(kind, name, body, keep)
+	r, err := m.catalog.Append(kind, name, body, keep)
+	if err == nil {
+		m.wrote(r)
+	}
+	return r, err
 }
 
 // Pull brings all bytes of r into the store, from any peers that hold them. It waits for a holder until

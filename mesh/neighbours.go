@@ -27,6 +27,7 @@ const (
 	compareEvery  = 5 * time.Second  // at most, for one peer whose root is unlike
 	randomCompare = 60 * time.Second // with a random neighbour, hint or not
 	rejoinEvery   = 2 * time.Second  // joins of a peer that is in session and not in the ring
+	buryEvery     = time.Hour        // looks for nodes that were unseen for 90 days
 	joinPatience  = time.Second      // before the side that did not dial joins: who dialled does so at once
 	slowAtOnce    = 4                // absent peers beyond the recent ones that one look dials
 )
@@ -53,6 +54,7 @@ func (m *Mesh) tend(ctx context.Context) error {
 			m.closeSessions()
 			return nil
 		case <-ticker.C:
+		case <-t.hintsDue():
 		case <-m.kick:
 		case key := <-t.done:
 			delete(t.dialling, key)
@@ -80,6 +82,9 @@ type tender struct {
 	addrs              []string  // own, at addrsAt
 	addrsAt            time.Time
 	met                time.Time // when somebody was last there
+
+	hinted time.Time // when hints are due; zero: not
+	buried time.Time // when the long dead were last looked for
 }
 
 func (t *tender) look(ctx context.Context) {
@@ -147,6 +152,40 @@ func (t *tender) look(ctx context.Context) {
 	if len(near) > 0 && now.Sub(t.compared) >= randomCompare {
 		t.compared = now
 		m.catalog.Kick(near[t.rand.IntN(len(near))])
+	}
+	t.hinted = m.passHints(now, len(alive)+1, t.rand)
+	t.bury(now)
+}
+
+// hintsDue fires when hints are to be looked at before the next tick.
+func (t *tender) hintsDue() <-chan time.Time {
+	if t.hinted.IsZero() {
+		return nil
+	}
+	return time.After(max(time.Until(t.hinted), time.Millisecond))
+}
+
+// bury lets what is known of the long dead age out. Who is alive or in session was seen now.
+func (t *tender) bury(now time.Time) {
+	m := t.m
+	if t.buried.IsZero() {
+		t.buried = now // not at once: after a start nobody was seen yet
+	}
+	if now.Sub(t.buried) < buryEvery {
+		return
+	}
+	t.buried = now
+	wall, alive, seen := m.cfg.Wall(), m.Alive(), map[id.Node]time.Time{}
+	for _, p := range m.link.Peers() {
+		seen[p.ID] = p.LastSeen
+	}
+	if _, err := m.catalog.Bury(wall, func(n id.Node) time.Time {
+		if alive[n] {
+			return wall
+		}
+		return seen[n]
+	}); err != nil {
+		m.cfg.Log.Warn("nothing ages out of the catalog", "error", err)
 	}
 }
 
@@ -299,6 +338,7 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 	m.mu.Lock()
 	if m.sessions[n] == s {
 		delete(m.sessions, n)
+		delete(m.unlike, n)
 	}
 	m.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
@@ -372,13 +412,21 @@ func (m *Mesh) root8() [8]byte {
 // heardRoot is called for each ping ack: an unlike root means that the session has something to compare.
 func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
 	own := m.root8()
-	if !bytes.Equal(root[:], own[:]) {
-		m.catalog.Kick(n)
+	if bytes.Equal(root[:], own[:]) {
+		return
+	}
+	now := time.Now()
+	m.mu.Lock()
+	last, before := m.unlike[n]
+	due := !before || now.Sub(last) >= compareEvery
+	if due && m.sessions[n] != nil {
+		m.unlike[n] = now
+	}
+	m.mu.Unlock()
+	if due {
+		m.catalog.Unlike(n)
 	}
 }
-
-// heardHint is called for each user event: somebody has news that no session brought.
-func (m *Mesh) heardHint([]byte) { m.tendSoon() }
 
 // Alive returns this node and all that it can talk to: ring members that are alive, and peers in session
 // that the ring has not given up. A revoked node is none of them, whatever the ring still thinks.

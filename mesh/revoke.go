@@ -33,9 +33,11 @@ func (m *Mesh) publishStatement(s trust.Statement) error {
 		return err
 	}
 	name := fmt.Sprintf("%d/%s/%x", s.Kind, id.FromKey(s.Subject), s.Invite)
-	if _, err := m.catalog.Append(catalog.KindStatement, name, b, 0); err != nil {
+	r, err := m.catalog.Append(catalog.KindStatement, name, b, 0)
+	if err != nil {
 		return fmt.Errorf("record the statement: %w", err)
 	}
+	m.wrote(r)
 	return nil
 }
 

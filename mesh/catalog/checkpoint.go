@@ -19,8 +19,11 @@ func (c *Catalog) checkpoint() error {
 	if h == nil || h.withdrawals < checkpointFrom || 2*h.withdrawals < h.recs.n || !c.OwnChecked() || h.forked || !h.complete() {
 		return nil
 	}
-	if h.last()-h.floor < 2*uint64(h.recs.n) { // since the last one too little was written to pay for this
-		return nil
+	if list := c.set.ofLog(kindKey{ScopeMain, KindCheckpoint}, "", h.id); len(list) > 0 {
+		last := list[len(list)-1]
+		if h.last()-last.seq < last.seq-last.floor() { // since then too little was written to pay for one like it
+			return nil
+		}
 	}
 	after := newSet() // the own log, written on ahead of the disk
 	after.fetch = c.set.fetch

@@ -52,8 +52,8 @@ func (p proof) decode() (a, b *entry, err error) {
 	return a, b, nil
 }
 
-// cloned reports whether own records came from elsewhere too often of late. Only a writer calls it.
-func (c *Catalog) cloned() bool {
+// Cloned reports whether own records came from elsewhere too often of late: then Append fails with ErrCloned.
+func (c *Catalog) Cloned() bool {
 	now := c.cfg.Wall()
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -125,6 +125,9 @@ func (c *Catalog) buryPage(logs []*history) error {
 			return err
 		}
 		keys, values = append(keys, h.grave().key()), append(values, value)
+		for _, e := range h.recs.list() { // in one transaction: a record that is still there lifts the grave
+			keys, values = append(keys, e.key()), append(values, nil)
+		}
 	}
 	if err := c.apply(keys, values); err != nil {
 		return fmt.Errorf("bury: %w", err)
@@ -132,7 +135,6 @@ func (c *Catalog) buryPage(logs []*history) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.set.bury(logs) {
-		c.stale[string(e.key())] = true
 		c.news.note(e)
 		c.forget(e)
 	}

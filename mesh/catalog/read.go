@@ -67,6 +67,14 @@ func (c *Catalog) Heads(origin id.Node) []trust.LogHead {
 	return heads
 }
 
+// Knows reports whether a log is known up to seq.
+func (c *Catalog) Knows(log LogID, seq uint64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	h := c.set.logs[log]
+	return h != nil && h.last() >= seq
+}
+
 // Root is equal on two nodes when their catalogs are.
 func (c *Catalog) Root() artifact.Digest {
 	c.mu.RLock()

@@ -88,15 +88,26 @@ func TestMergeIsASet(t *testing.T) {
 		for _, e := range records {
 			want.add(e)
 		}
+		graves := drawGraves(t, want)
+		for _, g := range graves {
+			want.inter(g)
+		}
 		settled(want)
 
 		// Two relays hear any part in any order, a third hears what they still hold, and the rest.
 		relays := []*set{newSet(), newSet()}
 		for _, e := range rapid.Permutation(records).Draw(t, "order") {
-			relays[rapid.IntRange(0, 1).Draw(t, "relay")].add(e)
+			relay := relays[rapid.IntRange(0, 1).Draw(t, "relay")]
+			relay.add(e)
+			if len(graves) > 0 && rapid.Bool().Draw(t, "grave too") {
+				relay.inter(rapid.SampledFrom(graves).Draw(t, "grave"))
+			}
 		}
 		last := newSet()
 		for range 2 { // twice: repetition
+			for _, g := range rapid.Permutation(graves).Draw(t, "graves") {
+				last.inter(g)
+			}
 			for _, r := range relays {
 				for _, h := range r.order {
 					for _, e := range rapid.Permutation(h.recs.list()).Draw(t, "sent") {
@@ -114,6 +125,20 @@ func TestMergeIsASet(t *testing.T) {
 			}
 		}
 	})
+}
+
+// drawGraves makes graves of logs that are known and of some that are not, each perhaps twice.
+func drawGraves(t *rapid.T, s *set) []grave {
+	settled(s)
+	var out []grave
+	for i := range rapid.IntRange(0, 6).Draw(t, "graves") {
+		g := grave{origin: [8]byte{byte(i)}, tag: [8]byte{byte(rapid.IntRange(0, 2).Draw(t, "tag"))}, leaf: [8]byte{byte(i)}}
+		if len(s.order) > 0 && rapid.Bool().Draw(t, "of a log") {
+			g = rapid.SampledFrom(s.order).Draw(t, "log").grave()
+		}
+		out = append(out, g)
+	}
+	return out
 }
 
 // TestEveryPrefixOfALogIsComplete: a node that has heard a log up to any point can tell.

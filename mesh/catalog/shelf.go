@@ -214,8 +214,8 @@ func (c *Catalog) apply(keys, values [][]byte) error {
 		keys, values = append(keys, []byte(k)), append(values, nil)
 	}
 	if err := c.cfg.Shelf.Apply(keys, values); err != nil {
-		for _, k := range keys[:puts] {
-			if k[0] == prefixRecord {
+		for i, k := range keys[:puts] {
+			if k[0] == prefixRecord && values[i] != nil {
 				c.stale[string(k)] = true
 			}
 		}
