@@ -18,7 +18,8 @@ const (
 )
 
 // collect forgets, now and then, what nobody keeps here, so that a node that has run for years is no larger
-// than what it plays. It never touches what is offered, placed, kept for rollback, copied, or on its way.
+// than what it plays. It never touches what is offered, placed, kept for rollback, copied, or on its way, nor
+// what somebody absent still wants (see courier).
 func (a *Agent) collect(ctx context.Context) error {
 	ticker := time.NewTicker(collectEvery)
 	defer ticker.Stop()
@@ -39,12 +40,13 @@ func (a *Agent) collectOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	courier := a.newCourier()
 	return a.store.Collect(ctx, func(root artifact.Digest) bool {
 		if placed[root] || a.supply.isPulling(root) {
 			return true
 		}
 		o := a.supply.index.find(root)
-		return o != nil && (o.ref.Version.By == a.mesh.Self() || o.ref.Name == scoreName || a.isCopy(*o))
+		return o != nil && (o.ref.Version.By == a.mesh.Self() || o.ref.Name == scoreName || a.isCopy(*o) || courier.keeps(*o))
 	})
 }
 
@@ -87,15 +89,25 @@ func (s *supply) isPulling(root artifact.Digest) bool {
 	return s.pulling[root] > 0
 }
 
+// A diskRoom is how the disk of the data folder stands, in bytes. What is below the floor is a reserve.
+type diskRoom struct{ total, free, floor uint64 }
+
+func (a *Agent) disk() (diskRoom, error) {
+	u, err := disk.Usage(a.cfg.Node.Dir)
+	if err != nil {
+		return diskRoom{}, err
+	}
+	return diskRoom{u.Total, u.Free, min(u.Total/floorShare, floorBytes)}, nil
+}
+
 // room refuses a pull that would bring the disk below its floor: what is there is worth more than what is new.
 func (a *Agent) room(size int64) error {
-	u, err := disk.Usage(a.cfg.Node.Dir)
+	d, err := a.disk()
 	if err != nil {
 		return nil //nolint:nilerr // a disk that can't be asked is found full when it is
 	}
-	floor := min(u.Total/floorShare, floorBytes)
-	if u.Free < floor+uint64(max(size, 0)) {
-		return fmt.Errorf("no room for %d bytes more: %d are free and %d are kept as a reserve; make room in %s", size, u.Free, floor, a.cfg.Node.Dir)
+	if d.free < d.floor+uint64(max(size, 0)) {
+		return fmt.Errorf("no room for %d bytes more: %d are free and %d are kept as a reserve; make room in %s", size, d.free, d.floor, a.cfg.Node.Dir)
 	}
 	return nil
 }

@@ -151,19 +151,11 @@ func (c *copier) consider(o offered) {
 
 // copiesOf is who should hold o besides its publisher.
 func (a *Agent) copiesOf(o offered) []id.Node {
-	program := a.program()
 	var may []id.Node
 	for n := range a.mesh.Alive() {
-		cert, ok := a.mesh.Catalog().Cert(n)
-		if !ok || n == o.ref.Version.By {
-			continue
+		if n != o.ref.Version.By && a.mayPull(n, o.ref.Name) {
+			may = append(may, n)
 		}
-		if program != nil && o.ref.Name != scoreName {
-			if ok, _ := program.Allows("pull", o.ref.Name, cert.Name, a.rights.holds(program, cert)); !ok {
-				continue
-			}
-		}
-		may = append(may, n)
 	}
 	ranked := id.Rank(o.ref.Root[:], may)
 	return ranked[:min(len(ranked), mesh.Copies)]

@@ -101,7 +101,8 @@ func isLoopback(addr string) bool {
 
 func (v vitals) peers() (out []control.Trouble) {
 	for _, n := range v.nodes {
-		if n.Self || n.Alive || n.Status == "left" {
+		away, long := v.awayText(n)
+		if n.Self || n.Alive || n.Status == "left" && !long {
 			continue
 		}
 		since := "and was never seen from here"
@@ -109,7 +110,7 @@ func (v vitals) peers() (out []control.Trouble) {
 			since = "last heard " + stamp(n.LastSeen)
 		}
 		out = append(out, warning("peers", n.Name, "start meshd there, or meshctl forget "+n.Name+" if it is gone for good (meshctl revoke, if its disk is not)",
-			"%s, %s", n.Status, since))
+			"%s, %s%s", n.Status, since, away))
 	}
 	return out
 }

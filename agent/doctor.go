@@ -10,6 +10,7 @@ import (
 	"meshd/agent/control"
 	"meshd/mesh"
 	"meshd/mesh/catalog"
+	"meshd/mesh/id"
 	"meshd/policies"
 )
 
@@ -24,6 +25,7 @@ type vitals struct {
 	addrs    []string             // advertised
 	nodes    []mesh.Node          // this one too, without the forgotten
 	told     map[string]time.Time // when nodes last said something, by their own clocks, by name
+	waiting  map[id.Node]waiting  // for nodes that are away
 
 	notBefore, notAfter time.Time // of the certificate
 	charterExpires      time.Time
@@ -58,6 +60,7 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 		addr: a.mesh.Addr(), addrs: a.mesh.Advertised(), nodes: a.listed(), told: map[string]time.Time{},
 		charterExpires: a.mesh.Charter().Terms().Expires,
 	}
+	v.waiting = a.waiting(v.nodes)
 	cert, ok := a.mesh.Catalog().Cert(a.mesh.Self())
 	if !ok {
 		cert = a.mesh.Cert()

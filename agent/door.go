@@ -44,6 +44,7 @@ func (d door) Members(context.Context) ([]control.Member, error) {
 			Score:    n.Score, Version: n.Version, Platform: n.Platform, LastSeen: n.LastSeen,
 		})
 	}
+	d.a.tellAbsent(out, nodes)
 	return out, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"meshd/agent/control"
 	"meshd/agent/promise"
 	"meshd/mesh"
+	"meshd/mesh/id"
 	"meshd/policies"
 )
 
@@ -348,6 +349,14 @@ func TestTheDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"deaf", func(v *vitals) { v.nodes[1].Alive, v.nodes[1].Status = false, "left" }, "problem", "port", "10.0.0.1:6374", "none reaches it", "firewall"},
 		{"cut off", func(v *vitals) { v.nodes[1].Alive, v.nodes[1].Status, v.attached = false, "left", false }, "problem", "port", "10.0.0.1:6374", "none of the 1", "network"},
 		{"absent", func(v *vitals) { v.nodes = append(v.nodes, mesh.Node{Name: "c", Status: "failed"}) }, "warning", "peers", "c", "never seen", "meshctl forget c"},
+		{"long away", func(v *vitals) {
+			v.nodes = append(v.nodes, mesh.Node{ID: id.Node{1}, Name: "c", Status: "left", LastSeen: noon.Add(-12 * 24 * time.Hour)})
+			v.waiting = map[id.Node]waiting{{1}: {2, 7}}
+		}, "warning", "peers", "c", "12 days away; 2 artifacts (7 bytes) wait for it, everywhere until 2027-02-08, then in copies", "meshctl forget c"},
+		{"away for ever", func(v *vitals) {
+			v.nodes = append(v.nodes, mesh.Node{ID: id.Node{1}, Name: "c", Status: "failed", LastSeen: noon.Add(-100 * 24 * time.Hour)})
+			v.waiting = map[id.Node]waiting{{1}: {2, 7}}
+		}, "warning", "peers", "c", "100 days away; 2 artifacts (7 bytes) wait for it in copies", "meshctl forget c"},
 		{"certificate ends", func(v *vitals) { v.notAfter = noon.Add(time.Hour) }, "warning", "certificate", "host", "expires 2026-11-22T13:00:00Z", "sponsor"},
 		{"certificate ended", func(v *vitals) { v.notAfter = noon.Add(-time.Hour) }, "problem", "certificate", "host", "expired", "sponsor"},
 		{"charter ends", func(v *vitals) { v.charterExpires = noon.Add(time.Hour) }, "warning", "charter", "host", "expires", "root keys"},

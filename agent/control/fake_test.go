@@ -145,6 +145,8 @@ func fullMember() Member {
 		Name: "host", ID: "ab", Status: "alive", Kind: "member", Self: true, Address: "127.0.0.1:6374",
 		Tags: map[string]string{"kind": "parent"}, Roles: []string{"parent"}, RTTSeconds: 0.0005,
 		Promises: Counts{1, 2, 3, 4, 5}, Score: "postcards 1.0.0", Version: "v1", Platform: "linux/amd64", LastSeen: moment,
+		AbsentSince: moment, Placed: []Input{{Name: "app", Version: "1", Hash: "2c26"}},
+		Waiting: []Waiting{{Name: "app", Version: "2", Hash: "9f86", SizeBytes: 7}}, WaitingBytes: 7,
 	}
 }
 

@@ -21,6 +21,20 @@ type Member struct {
 	Version    string            `json:"version"`
 	Platform   string            `json:"platform"` // os/arch
 	LastSeen   time.Time         `json:"last_seen,omitzero"`
+
+	// Of nodes that are away alone; Score, Promises and Roles are their last word.
+	AbsentSince  time.Time `json:"absent_since,omitzero"`
+	Placed       []Input   `json:"placed"`  // what they had in place of what they want
+	Waiting      []Waiting `json:"waiting"` // what is newer than that, or wanted and not there yet
+	WaitingBytes int64     `json:"waiting_bytes"`
+}
+
+// A Waiting is an artifact that waits for a node to come back.
+type Waiting struct {
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	Hash      string `json:"hash"`
+	SizeBytes int64  `json:"size_bytes"`
 }
 
 // Counts says how many promises of a node have each outcome.
@@ -156,6 +170,7 @@ type InviteRequest struct {
 func (m Member) MarshalJSON() ([]byte, error) {
 	type plain Member
 	m.Tags, m.Roles, m.LastSeen = filledMap(m.Tags), filled(m.Roles), m.LastSeen.UTC()
+	m.Placed, m.Waiting, m.AbsentSince = filled(m.Placed), filled(m.Waiting), m.AbsentSince.UTC()
 	return encode(plain(m))
 }
 

@@ -58,6 +58,9 @@ func (f *fake) Members(context.Context) ([]control.Member, error) {
 			Name: "container_1", ID: "0c", Status: "failed", Kind: "leaf", Address: "127.0.0.1:6375",
 			Roles: []string{"builder", "containers"}, Promises: control.Counts{Kept: 3, Waiting: 1}, Score: "postcards 1.0.0",
 			Version: "v0.1.0", Platform: "linux/arm64", LastSeen: ago(3 * time.Minute), Tags: map[string]string{"site": "oslo"},
+			AbsentSince: ago(3 * time.Minute), Placed: []control.Input{{Name: "package", Version: "2", Hash: "ab12"}},
+			Waiting:      []control.Waiting{{Name: "package", Version: "3", Hash: "cd34", SizeBytes: 10240}, {Name: "score", Version: "1.0.1", Hash: "ef56", SizeBytes: 100}},
+			WaitingBytes: 10340,
 		},
 		{Name: "evil\x1b[2J\nname", Status: "suspect", Kind: "member", LastSeen: ago(49 * time.Hour)},
 		{

@@ -20,9 +20,12 @@ func membersCmd(a *app) *cobra.Command {
 
 STATUS is alive, suspect, left, failed or asleep. PROMISES counts those kept or repaired of all that the node plays.
 SEEN is the age of what we know: a node writes its roles and promises itself, and others pass them on.
--o wide adds ID, KIND (member or leaf), TAGS, VERSION and PLATFORM.`,
+-o wide adds ID, KIND (member or leaf), TAGS, VERSION and PLATFORM, and of nodes that are away HAD, what they had in place
+of what they want, and WAITING, what has come since or they lacked then. It is kept for them for 90 days wherever it is
+held, in copies without end.`,
 		Example: `  meshctl members
   meshctl members -l kind=parent -o wide
+  meshctl members -l status=failed -o wide
   meshctl members --watch
   meshctl members -o json`,
 		Args: between(0, 0),
@@ -53,9 +56,32 @@ func memberListing(a *app) listing[control.Member] {
 			{"TAGS", true, func(m m) string { return tagsText(m.Tags) }},
 			{"VERSION", true, func(m m) string { return m.Version }},
 			{"PLATFORM", true, func(m m) string { return m.Platform }},
+			{"HAD", true, func(m m) string { return commas(versions(m.Placed)) }},
+			{"WAITING", true, waitingText},
 			{"SEEN", false, func(m m) string { return agoText(a.now(), m.LastSeen) }},
 		},
 	}
+}
+
+// versions writes artifacts as NAME@VERSION.
+func versions(list []control.Input) []string {
+	out := make([]string, 0, len(list))
+	for _, in := range list {
+		out = append(out, in.Name+"@"+in.Version)
+	}
+	return out
+}
+
+// waitingText writes what waits for a member that is away, and how large it is.
+func waitingText(m control.Member) string {
+	if len(m.Waiting) == 0 {
+		return ""
+	}
+	names := make([]string, 0, len(m.Waiting))
+	for _, w := range m.Waiting {
+		names = append(names, w.Name+"@"+w.Version)
+	}
+	return fmt.Sprintf("%s (%s)", commas(names), sizeText(m.WaitingBytes))
 }
 
 // countsText writes how many promises hold of how many there are.
