@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"meshd/agent/promise"
+	"meshd/mesh"
+	"meshd/mesh/id"
 	"meshd/policies"
 )
 
@@ -18,6 +20,8 @@ const (
 	onceQuiet  = 2 * time.Second        // without news: longer than members take to settle
 	onceLook   = 100 * time.Millisecond // between two looks
 	onceLimit  = 15 * time.Minute       // in all
+	onceCopy   = 20 * time.Second       // without one more copy made: whoever should make it can't now
+	onceNames  = 10                     // artifacts told by name that have none
 )
 
 // ErrNotKept is wrapped when a node that ran once could not keep all it promised.
@@ -27,7 +31,7 @@ var ErrNotKept = errors.New("not kept")
 var ErrNoPeer = errors.New("no peer answers")
 
 // once waits until this node has converged, then ends it: a peer knows all it knows, nothing is left to do,
-// and nothing was news for onceQuiet.
+// nothing was news for onceQuiet, and of what it offers somebody else has the bytes too, or it is told that not.
 func (a *Agent) once(ctx context.Context, end func()) error {
 	alone := a.mesh.KnowsOthers() && !a.attach(ctx)
 	limit := time.Now().Add(onceLimit)
@@ -51,6 +55,9 @@ func (a *Agent) once(ctx context.Context, end func()) error {
 			quiet = false
 		}
 		if quiet {
+			if !alone && a.mesh.KnowsOthers() {
+				a.tellUncopied(a.handOver(ctx))
+			}
 			if err := onceResult(is, alone); err != nil {
 				return err
 			}
@@ -66,6 +73,58 @@ func (a *Agent) once(ctx context.Context, end func()) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// handOver waits until everything this node offers has a copy elsewhere, and returns what has none: nobody who
+// is there may have it, or nobody made one for onceCopy.
+func (a *Agent) handOver(ctx context.Context) (uncopied []offered) {
+	for _, o := range a.supply.offers("") {
+		if o.ref.Version.By == a.mesh.Self() {
+			uncopied = append(uncopied, o)
+		}
+	}
+	ticker := time.NewTicker(onceLook)
+	defer ticker.Stop()
+	for last := time.Now(); len(uncopied) > 0 && time.Since(last) < onceCopy; {
+		before := len(uncopied)
+		could := false
+		uncopied = slices.DeleteFunc(uncopied, func(o offered) bool {
+			copies := a.copiesOf(o)
+			could = could || len(copies) > 0
+			return slices.ContainsFunc(copies, func(n id.Node) bool { return a.has(ctx, n, o) })
+		})
+		if len(uncopied) < before {
+			last = time.Now()
+		}
+		if !could {
+			return uncopied
+		}
+		select {
+		case <-ctx.Done():
+			return uncopied
+		case <-ticker.C:
+		}
+	}
+	return uncopied
+}
+
+// has asks a node whether it holds all bytes of o.
+func (a *Agent) has(ctx context.Context, n id.Node, o offered) bool {
+	answer, err := a.mesh.Ask(ctx, n, mesh.Question{Kind: mesh.AskHave, Subject: o.ref.Root.String()})
+	return err == nil && answer.Has
+}
+
+// tellUncopied says what would be lost with this machine.
+func (a *Agent) tellUncopied(list []offered) {
+	if len(list) == 0 {
+		return
+	}
+	names := make([]string, 0, onceNames)
+	for _, o := range list[:min(len(list), onceNames)] {
+		names = append(names, o.ref.Name+"@"+o.shown())
+	}
+	a.cfg.Log.Warn("nobody else has the bytes of what this node offers; they follow when it runs again beside a node that may have them",
+		"artifacts", len(list), "among_them", strings.Join(names, ", "))
 }
 
 func orNothing(busy []string) string {

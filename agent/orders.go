@@ -93,12 +93,11 @@ func (d door) waitCopies(ctx context.Context, o offered) []id.Node {
 	var have []id.Node
 	for len(wait) > 0 {
 		wait = slices.DeleteFunc(wait, func(n id.Node) bool {
-			answer, err := d.a.mesh.Ask(ctx, n, mesh.Question{Kind: mesh.AskHave, Subject: o.ref.Root.String()})
-			if err == nil && answer.Has {
-				have = append(have, n)
-				return true
+			if !d.a.has(ctx, n, o) {
+				return false
 			}
-			return false
+			have = append(have, n)
+			return true
 		})
 		select {
 		case <-ctx.Done():
