@@ -17,6 +17,7 @@ import (
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/policies"
+	"meshd/store/artifact"
 )
 
 const (
@@ -53,7 +54,7 @@ func (d door) Artifacts(_ context.Context, pattern string, all bool) ([]control.
 	for _, n := range d.a.mesh.Nodes() {
 		nodes[n.ID] = n.Name
 	}
-	placed := d.a.placedBy()
+	placed, pulls := d.a.placedBy(), d.a.underway()
 	var out []control.Artifact
 	offers := d.a.supply.offers("")
 	for i, o := range offers {
@@ -66,9 +67,22 @@ func (d door) Artifacts(_ context.Context, pattern string, all bool) ([]control.
 		if superseded && !all {
 			continue
 		}
-		out = append(out, d.artifact(o, nodes, placed[o.ref.Name]))
+		item := d.artifact(o, nodes, placed[o.ref.Name])
+		if p, ok := pulls[o.ref.Root]; ok && !item.Local {
+			item.Pull = &p
+		}
+		out = append(out, item)
 	}
 	return out, nil
+}
+
+// underway tells how far pulls have come, by root.
+func (a *Agent) underway() map[artifact.Digest]control.Pull {
+	out := map[artifact.Digest]control.Pull{}
+	for _, p := range a.mesh.Underway() {
+		out[p.Root] = control.Pull{DoneBytes: p.DoneBytes, TotalBytes: p.TotalBytes, BytesPerSecond: p.BytesPerSecond, Nodes: p.Sources}
+	}
+	return out
 }
 
 // placedBy lists what nodes say of their wants, by artifact name.

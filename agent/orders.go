@@ -73,30 +73,34 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 		return control.Artifact{}, err
 	}
 	item := d.artifact(of, d.names(), d.a.placedBy()[name])
-	for _, n := range d.waitCopies(ctx, of) {
+	tell := func(copies int) {
+		if progress != nil {
+			progress(control.Line{Type: control.LineProgress, DoneBytes: of.ref.SizeBytes, TotalBytes: of.ref.SizeBytes, Nodes: copies})
+		}
+	}
+	for _, n := range d.waitCopies(ctx, of, tell) {
 		if holder := d.a.nameOf(n); !slices.Contains(item.Holders, holder) {
 			item.Holders = append(item.Holders, holder)
 		}
 	}
 	slices.Sort(item.Holders)
-	if progress != nil {
-		progress(control.Line{Type: control.LineProgress, DoneBytes: of.ref.SizeBytes, TotalBytes: of.ref.SizeBytes})
-	}
 	return item, nil
 }
 
 // waitCopies waits for the copies to be made, a little while, and returns who has them.
-func (d door) waitCopies(ctx context.Context, o offered) []id.Node {
+func (d door) waitCopies(ctx context.Context, o offered, tell func(copies int)) []id.Node {
 	ctx, cancel := context.WithTimeout(ctx, copiesWait)
 	defer cancel()
 	wait := d.a.copiesOf(o)
 	var have []id.Node
+	tell(0)
 	for len(wait) > 0 {
 		wait = slices.DeleteFunc(wait, func(n id.Node) bool {
 			if !d.a.has(ctx, n, o) {
 				return false
 			}
 			have = append(have, n)
+			tell(len(have))
 			return true
 		})
 		select {
@@ -122,7 +126,8 @@ func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(co
 	defer d.a.supply.startPull(best.ref.Root)()
 	report := func(done, total int64) {
 		if progress != nil {
-			progress(control.Line{Type: control.LineProgress, DoneBytes: done, TotalBytes: total})
+			p := d.a.underway()[best.ref.Root]
+			progress(control.Line{Type: control.LineProgress, DoneBytes: done, TotalBytes: total, BytesPerSecond: p.BytesPerSecond, Nodes: p.Nodes})
 		}
 	}
 	if err := d.a.supply.pullTelling(ctx, best.ref, report); err != nil {

@@ -207,6 +207,9 @@ func (m *Mesh) Pull(ctx context.Context, r artifact.Ref, progress func(done, tot
 	return m.swarm.Pull(ctx, r, func() []id.Node { return m.holders(r) }, progress)
 }
 
+// Underway tells of all pulls, in no order.
+func (m *Mesh) Underway() []swarm.Progress { return m.swarm.Underway() }
+
 // holders lists who may have r, likeliest first: the publisher, those who said that they placed it, the
 // copies, then everybody alive. Nodes that are known to be away come last.
 func (m *Mesh) holders(r artifact.Ref) []id.Node {

@@ -56,10 +56,19 @@ type Artifact struct {
 	Publisher   string    `json:"publisher"`
 	PublisherID string    `json:"publisher_id"`
 	PublishedAt time.Time `json:"published_at,omitzero"`
-	Holders     []string  `json:"holders"` // names of the nodes known to have all its bytes
-	Wanted      []string  `json:"wanted"`  // names of the nodes that want it
-	Local       bool      `json:"local"`   // this node has all its bytes
-	Of          []Input   `json:"of"`      // what it was made from
+	Holders     []string  `json:"holders"`        // names of the nodes known to have all its bytes
+	Wanted      []string  `json:"wanted"`         // names of the nodes that want it
+	Local       bool      `json:"local"`          // this node has all its bytes
+	Of          []Input   `json:"of"`             // what it was made from
+	Pull        *Pull     `json:"pull,omitempty"` // this node is fetching it
+}
+
+// A Pull is how far this node has come with fetching an artifact.
+type Pull struct {
+	DoneBytes      int64   `json:"done_bytes"`
+	TotalBytes     int64   `json:"total_bytes"` // 0: not known yet
+	BytesPerSecond float64 `json:"bytes_per_second"`
+	Nodes          int     `json:"nodes"` // that are asked for it
 }
 
 // An Input is a version that an artifact was made from.

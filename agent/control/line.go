@@ -14,11 +14,14 @@ const (
 
 // A Line is one line of an answer that takes time (newline-delimited JSON).
 type Line struct {
-	Type       string          `json:"type"`
-	DoneBytes  int64           `json:"done_bytes,omitempty"`
-	TotalBytes int64           `json:"total_bytes,omitempty"`
-	DataBytes  int64           `json:"data_bytes,omitempty"`
-	Item       json.RawMessage `json:"item,omitempty"`
-	Error      string          `json:"error,omitempty"`
-	Code       Code            `json:"code,omitempty"` // with Error
+	Type       string `json:"type"`
+	DoneBytes  int64  `json:"done_bytes,omitempty"`
+	TotalBytes int64  `json:"total_bytes,omitempty"`
+	DataBytes  int64  `json:"data_bytes,omitempty"`
+	// How it goes, where it is known: bytes a second of late, and from (or, of a publish, to) how many nodes.
+	BytesPerSecond float64         `json:"bytes_per_second,omitempty"`
+	Nodes          int             `json:"nodes,omitempty"`
+	Item           json.RawMessage `json:"item,omitempty"`
+	Error          string          `json:"error,omitempty"`
+	Code           Code            `json:"code,omitempty"` // with Error
 }

@@ -19,10 +19,14 @@ func artifactsCmd(a *app) *cobra.Command {
 for one segment of a name and ** for any number.
 
 HASH is that of the content alone: equal content has an equal hash, whoever made it. HAVE says how many of the nodes
-that want the artifact have it, - when none wants it. -o wide adds HOLDERS, all nodes known to have it.`,
+that want the artifact have it, - when none wants it. -o wide adds HOLDERS, all nodes known to have it.
+
+With --watch HERE tells what this node has of each: a bar, the rate, from how many nodes, and the time left while it is
+on its way. With -o ndjson that is the field "pull".`,
 		Example: `  meshctl artifacts
   meshctl artifacts 'postcard/*'
   meshctl artifacts --all -l publisher=host
+  meshctl artifacts --watch=1s
   meshctl artifacts -o json`,
 		Args:              between(0, 1),
 		ValidArgsFunction: completeWith(a, artifactNames),
@@ -40,7 +44,7 @@ that want the artifact have it, - when none wants it. -o wide adds HOLDERS, all 
 
 func artifactListing(a *app) listing[control.Artifact] {
 	type art = control.Artifact
-	return listing[art]{
+	l := listing[art]{
 		name: func(x art) string { return x.Name },
 		columns: []column[art]{
 			{"NAME", false, func(x art) string { return x.Name }},
@@ -58,6 +62,10 @@ func artifactListing(a *app) listing[control.Artifact] {
 			{"AGE", false, func(x art) string { return agoText(a.now(), x.PublishedAt) }},
 		},
 	}
+	if a.watch > 0 {
+		l.columns = append(l.columns, column[art]{"HERE", false, pullText})
+	}
+	return l
 }
 
 // haveText writes how many of those that want it have it.

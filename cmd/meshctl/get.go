@@ -17,7 +17,7 @@ func getCmd(a *app) *cobra.Command {
 		Long: `Get has the daemon fetch an artifact, from whichever nodes hold it, and writes it to PATH: a file or a folder, as it
 was published. Without VERSION the latest is taken. PATH may not exist yet; after an error there is nothing at PATH.
 Nothing is ever written outside PATH. A terminal shows how far it has come; with -o ndjson there are lines of type
-"progress".`,
+"progress". What the node has of it stays there: a get that was interrupted goes on where it was when called again.`,
 		Example: `  meshctl get app ./app
   meshctl get app@1.4.0 ./app-1.4.0
   meshctl get postcard/container_1@3 ./postcard`,

@@ -32,6 +32,8 @@ type meter struct {
 	bar   *mpb.Bar
 	total int64     // as last told
 	last  time.Time // when counted bytes were last shown
+	pace  pace      // where a line tells no rate
+	text  string    // behind the bar: how it goes
 }
 
 func newMeter(a *app, what string) *meter {
@@ -61,7 +63,13 @@ func (m *meter) show(l control.Line) {
 	if m.bars == nil {
 		return
 	}
+	m.text = m.pace.describe(l, m.now())
 	if m.all == nil {
+		text := func(decor.Statistics) string {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return m.text
+		}
 		name := func(decor.Statistics) string {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -70,7 +78,7 @@ func (m *meter) show(l control.Line) {
 		m.all = mpb.New(mpb.WithOutput(m.bars), mpb.WithWidth(barWidth), mpb.WithAutoRefresh())
 		m.bar = m.all.New(0, mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"), mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.Any(name), decor.CountersKibiByte("% .1f of % .1f  ")),
-			mpb.AppendDecorators(decor.Percentage()))
+			mpb.AppendDecorators(decor.Percentage(), decor.Any(text)))
 	}
 	m.bar.SetTotal(max(l.TotalBytes, l.DoneBytes), false)
 	m.bar.SetCurrent(l.DoneBytes)

@@ -20,8 +20,8 @@ func publishCmd(a *app) *cobra.Command {
 of NAME. Bytes, names, permissions and links inside the folder are kept; times and owners are not. What leaves the
 folder by a link, devices and setuid files are refused. When it returns, the artifact is durable and announced.
 
-It prints the artifact as meshctl artifacts does. A terminal shows how far it has come; with -o ndjson lines of
-type "progress" go before the artifact.`,
+It prints the artifact as meshctl artifacts does. A terminal shows how far it has come, and then how many other nodes
+have a copy; with -o ndjson lines of type "progress" go before the artifact.`,
 		Example: `  meshctl publish app ./build
   meshctl publish app ./app.tgz --version 1.4.0
   meshctl publish app ./build -o json`,

@@ -46,6 +46,7 @@ type lab struct {
 	tests  string // the tests of mesh/catalog
 	wire   bool   // this program has a network of its own, whose counters count the nodes' bytes and no others'
 	noWire string // why not
+	alone  bool   // no other program is measured
 }
 
 func main() {
@@ -59,10 +60,11 @@ func run() error {
 	only := flag.String("only", "", "scenarios to play, with commas between (default: all): "+strings.Join(names(), ", "))
 	runs := flag.Int("runs", 1, "how often each is played; their values are told together")
 	bin := flag.String("bin", "", "a folder with the programs to measure: meshd, meshctl, catalog.test (default: this tree's are built)")
+	alone := flag.Bool("alone", false, "leave out rsync and aria2, which do the same work in the same run")
 	markdown := flag.Bool("markdown", false, "print the table of RESULTS.md")
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 {
-		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-bin DIR] [-markdown]")
+		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-bin DIR] [-alone] [-markdown]")
 	}
 	play, err := choose(*only)
 	if err != nil {
@@ -72,6 +74,7 @@ func run() error {
 	defer stop()
 	if dir := os.Getenv(insideEnv); dir != "" {
 		l := newLab(dir)
+		l.alone = *alone
 		l.noWire = os.Getenv(noWireEnv)
 		if l.wire = l.noWire == ""; l.wire {
 			if err := raiseLoopback(); err != nil {

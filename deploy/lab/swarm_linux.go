@@ -146,6 +146,9 @@ func skippedOr(err error, name string) ([]figure, error) {
 
 // other has another program do the same work, if it is installed.
 func (c *crew) other(ctx context.Context, name string) ([]figure, error) {
+	if c.l.alone {
+		return nil, nil
+	}
 	program, do := map[string]string{"aria2": "aria2c", "rsync": "rsync"}[name], map[string]func(context.Context, string) (*outcome, error){
 		"aria2": c.aria2, "rsync": c.rsync,
 	}[name]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"meshd/mesh/id"
 	"meshd/store/artifact"
@@ -42,8 +43,6 @@ type pull struct {
 
 	fetch
 }
-
-type progress struct{ done, total int64 }
 
 // Pull fetches what is not here of the artifact, verifies it to the last byte, and returns when all
 // of it is durable. Only what is missing is fetched, so an interrupted pull is resumed by calling
@@ -172,7 +171,7 @@ func (p *pull) post(f func()) {
 func (p *pull) advance(doneBytes, totalBytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.progress = progress{p.progress.done + doneBytes, totalBytes}
+	p.progress.move(doneBytes, totalBytes, len(p.plan.sources), time.Now())
 	for _, w := range p.waiters {
 		select {
 		case w.moved <- struct{}{}:
