@@ -24,6 +24,7 @@ type instance struct {
 	dirty    bool      // wants a look
 	cause    Cause     // the heaviest of the wakes since the last look
 	queued   bool      // is in the loop's queue
+	lined    bool      // waits for a place in its lane
 	at       time.Time // when the clock will look at it
 	slot     int       // its place in the clock, from 1; 0: not in it
 	settle   time.Time // not before this (an edit is under way); zero: at once
@@ -83,7 +84,22 @@ func (in *instance) fights(now time.Time) bool {
 type lane struct {
 	limit   int
 	running int
-	waiting []*instance // dirty, in the order they came
+	waiting []*instance // each once, in the order they came; some may have ended since
+}
+
+func (ln *lane) wait(in *instance) {
+	if !in.lined {
+		in.lined = true
+		ln.waiting = append(ln.waiting, in)
+	}
+}
+
+// next takes the one that has waited longest.
+func (ln *lane) next() *instance {
+	in := ln.waiting[0]
+	ln.waiting = ln.waiting[1:]
+	in.lined = false
+	return in
 }
 
 const (
@@ -92,6 +108,8 @@ const (
 	laneWait    = "wait"    // pulls, process and guest work: they mostly wait
 	waitLimit   = 256
 )
+
+var laneNames = []string{laneFile, laneCommand, laneWait}
 
 func laneOf(kind string) string {
 	switch kind {

@@ -156,14 +156,7 @@ func (l *loop) turn(ctx context.Context) error {
 			l.enqueue(in) // it had settled
 		}
 	}
-	for len(l.queue) > 0 {
-		in := l.queue[0]
-		l.queue = l.queue[1:]
-		in.queued = false
-		if in.dirty && !in.running && l.instances[in.p.Address] == in {
-			l.start(ctx, in, now)
-		}
-	}
+	l.startAll(ctx, now)
 	next := now.Add(time.Hour)
 	next = earlier(next, l.clock.next())
 	next = earlier(next, paused)
@@ -184,6 +177,30 @@ func earlier(a, b time.Time) time.Time {
 		return a
 	}
 	return b
+}
+
+// startAll starts whatever may be started: first who waited for a place, then who was woken.
+func (l *loop) startAll(ctx context.Context, now time.Time) {
+	start := func(in *instance) {
+		if in.dirty && !in.running && l.instances[in.p.Address] == in {
+			l.start(ctx, in, now)
+		}
+	}
+	for more := true; more; {
+		more = false
+		for _, name := range laneNames {
+			// Of those who waited some have ended since, or were started by another wake: they take no place.
+			for ln := l.lanes[name]; ln.running < ln.limit && len(ln.waiting) > 0; {
+				start(ln.next())
+			}
+		}
+		for len(l.queue) > 0 {
+			in := l.queue[0]
+			l.queue = l.queue[1:]
+			in.queued, more = false, true
+			start(in)
+		}
+	}
 }
 
 // wake marks an instance for a look and remembers the heaviest cause.
@@ -230,7 +247,7 @@ func (l *loop) start(ctx context.Context, in *instance, now time.Time) {
 	}
 	ln := l.lanes[laneOf(in.p.Type)]
 	if ln.running >= ln.limit {
-		ln.waiting = append(ln.waiting, in)
+		ln.wait(in)
 		return
 	}
 	l.launch(ctx, in, ln)
@@ -285,7 +302,7 @@ func (l *loop) finished(k look) {
 	if in == nil {
 		return
 	}
-	l.leaveLane(l.lanes[laneOf(in.p.Type)])
+	l.lanes[laneOf(in.p.Type)].running--
 	l.a.tally.looked(in.p.Type, k.outcome)
 	in.running, in.cancel = false, nil
 	if in.dirty {

@@ -39,15 +39,6 @@ func (l *loop) wave(in *instance, c Cause, repaired bool) {
 	}
 }
 
-// leaveLane frees a place and queues the next that waited for one.
-func (l *loop) leaveLane(ln *lane) {
-	ln.running--
-	if len(ln.waiting) > 0 {
-		l.enqueue(ln.waiting[0])
-		ln.waiting = ln.waiting[1:]
-	}
-}
-
 func (l *loop) warn(err error) {
 	if err != nil {
 		l.a.cfg.Log.Warn("can't be remembered over a restart", "error", err)
