@@ -116,7 +116,42 @@ func build(ctx context.Context, t *testing.T, dir, version string) string {
 	if err != nil || len(found) != 1 {
 		t.Fatalf("deb packages of %s: %v, %v", version, found, err)
 	}
+	rpms, err := filepath.Glob(filepath.Join(dir, "meshd-"+version+"*.rpm"))
+	if err != nil || len(rpms) != 1 {
+		t.Fatalf("rpm packages of %s: %v, %v", version, rpms, err)
+	}
+	whole(ctx, t, rpms[0])
 	return found[0]
+}
+
+// whole has rpm check a package, and looks for what must be in it.
+func whole(ctx context.Context, t *testing.T, path string) {
+	t.Helper()
+	if _, err := exec.LookPath("rpm"); err != nil {
+		t.Log("no rpm on this machine: the package was not looked into")
+		return
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		out, err := exec.CommandContext(ctx, "rpm", append(args, path)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("rpm %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	run("--checksig", "--nosignature")
+	files := strings.Fields(run("--query", "--list", "--package"))
+	for _, want := range []string{
+		"/usr/bin/meshd", "/usr/bin/meshctl", "/usr/lib/systemd/system/meshd.service", "/usr/lib/systemd/system/meshd-system.service",
+		"/usr/lib/sysusers.d/meshd.conf", "/usr/lib/tmpfiles.d/meshd.conf", "/etc/meshd/meshd.hcl", "/usr/share/man/man1/meshctl.1.gz",
+	} {
+		if !slices.Contains(files, want) {
+			t.Errorf("%s lacks %s", filepath.Base(path), want)
+		}
+	}
+	if scripts := run("--query", "--scripts", "--package"); !strings.Contains(scripts, "systemctl try-restart") || !strings.Contains(scripts, "MESHD_PROMISE") {
+		t.Errorf("%s does not restart on an upgrade, or leaves processes when it is removed:\n%s", filepath.Base(path), scripts)
+	}
 }
 
 // The package is installed, started, upgraded with its processes adopted, removed and purged, in a copy of
