@@ -177,16 +177,17 @@ func (p *plan) request(from []*source, first int, now time.Time) *ask {
 	return p.issue(a, now)
 }
 
-// late issues a request for what is under way already: the rest of the oldest request that another source is
-// late with, or that a free source is expected to be through with in a third of the time.
+// late issues a request for what is under way already: the rest of the oldest request that a free source is
+// expected to be through with in a third of the time, or that another source is late with; while there is
+// something else to ask for, only where that is a long time, or the source seems to have stalled.
 func (p *plan) late(free []*source, now time.Time) *ask {
 	last := p.todo.next(0, nil) < 0
 	for _, a := range p.open {
 		if a.chunks == nil {
 			continue
 		}
-		overdue := !now.Before(a.due)
 		left := a.hope.Sub(now)
+		overdue := !now.Before(a.due) && (last || now.Sub(a.at) >= stallTime+4*a.hope.Sub(a.at))
 		if !overdue && (left < hurryLeast || left < hurryEarly && !last) {
 			continue
 		}

@@ -5,14 +5,15 @@ import (
 	"slices"
 	"time"
 
+	"meshd/mesh/id"
 	"meshd/store/artifact"
 )
 
 const (
-	batch     = 8 << 20                // bytes that are written at once
-	batchTime = 200 * time.Millisecond // that verified chunks wait to become a batch
-	newsTime  = 30 * time.Millisecond  // the same while others wait to hear of them
-	maxHeld   = 20 << 20               // bytes asked, received and not yet durable: 8 gather, 8 are written
+	batch     = 8 << 20               // bytes that are written at once
+	batchTime = 50 * time.Millisecond // that verified chunks wait to become a batch: lost to a crash
+	newsTime  = 30 * time.Millisecond // the same while others wait to hear of them
+	maxHeld   = 20 << 20              // bytes asked, received and not yet durable: 8 gather, 8 are written
 )
 
 // A verified chunk lies in a buffer that is released when all its chunks are durable.
@@ -51,12 +52,13 @@ func (p *pull) answer(a *ask, ans answer) {
 // take verifies the chunks of an answer, each before anything else sees it, and queues them to be
 // written.
 func (p *pull) take(a *ask, ans answer) {
-	now, rest := time.Now(), ans.body.b
+	now, rest, absent := time.Now(), ans.body.b, 0
 	size := int64(len(rest))
 	var lie error
 	for i, c := range a.chunks {
 		if ans.absent != nil && ans.absent.has(i) {
 			p.plan.lacks(a, i)
+			absent++
 			continue
 		}
 		want := p.plan.chunks[c]
@@ -89,9 +91,25 @@ func (p *pull) take(a *ask, ans answer) {
 		peer.failed = 0
 	}
 	p.plan.answered(a, now, size)
+	if p.plan.told && absent > 0 && p.boasts(a.to.node, absent) {
+		return
+	}
 	if p.content == nil && ans.absent != nil {
 		p.refused(a.to.node, refusedAbsent) // it is still fetching the manifest itself
 	}
+}
+
+// boasts counts chunks that a peer said to have and has not got; more than its store may have lost are a lie.
+func (p *pull) boasts(n id.Node, absent int) bool {
+	peer := p.peers[n]
+	if peer == nil {
+		return false
+	}
+	if peer.absent += absent; peer.absent <= maxAbsent {
+		return false
+	}
+	p.accuse(n, fmt.Errorf("said to have %d chunks that it has not got", peer.absent))
+	return true
 }
 
 // hold queues a verified chunk to be written.

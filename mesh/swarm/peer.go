@@ -32,6 +32,7 @@ type peer struct {
 	haveAt  time.Time // when it is believed again to have all; zero: it is not doubted
 	listens bool      // it was told what is here, and is told what comes
 	near    bool      // others say that it fetches the same: dialled first
+	absent  int       // chunks it told of and has not got
 	vain    int       // extents it chose in a row that were here
 }
 

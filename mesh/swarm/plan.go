@@ -12,9 +12,9 @@ const (
 	maxCopies   = 2                      // requests under way for one chunk
 	duplicateIn = 500 * time.Millisecond // before that no second source is asked for the same chunk
 	requestTime = 60 * time.Second       // a request not answered by then is given up
-	maxShares   = 4                      // requests to one holder to choose what this node fetches
 	hurryLeast  = 200 * time.Millisecond // a request expected to be answered sooner is not made twice
 	hurryEarly  = time.Second            // the same while there is something else to ask for
+	stallTime   = 2 * time.Second        // besides four times what was expected: the source seems to have stalled
 	patience    = 2 * time.Second        // without a byte, until a holder is asked for what it keeps for others
 	scanExtents = 4096                   // extents that are compared for one request
 )

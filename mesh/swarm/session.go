@@ -28,6 +28,7 @@ const (
 	maxJobs    = 256       // requests of one peer not yet answered
 	maxControl = 2048      // frames to one peer not yet written
 	slice      = 128 << 10 // bytes written under one deadline; a multiple of the TLS record
+	maxUnsent  = 128 << 10 // bytes of chunks in the system's hands that a later frame waits behind
 	headRoom   = 2 << 10   // bytes before the chunks of an answer, for its header
 )
 
@@ -92,6 +93,11 @@ type session struct {
 }
 
 func newSession(s *Swarm, peer id.Node, c net.Conn, idle time.Duration) *session {
+	if u, ok := c.(interface{ LimitUnsent(bytes int) error }); ok {
+		if err := u.LimitUnsent(maxUnsent); err != nil {
+			s.log.Debug("announcements will wait behind chunks", "peer", peer.Short(), "why", err)
+		}
+	}
 	return &session{
 		s: s, peer: peer, conn: c, idle: idle, link: classOf(c.RemoteAddr()), pending: map[uint32]*request{},
 		kick: make(chan struct{}, 1), done: make(chan struct{}),

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	maxPeers = 512 // nodes that one pull keeps in mind
-	maxVain  = 16  // extents that a source may choose although they are here
+	maxPeers  = 512 // nodes that one pull keeps in mind
+	maxVain   = 16  // extents that a source may choose although they are here
+	maxAbsent = 16  // chunks that a source may tell of although it has not got them: its disk may have lost some
 )
 
 // pullOf is the pull of an artifact that is under way here; nil for none.

@@ -32,7 +32,9 @@ type memory struct {
 	// known, if not nil, is what may be written.
 	known map[artifact.Digest]bool
 	alien int // chunks written that are not known
-	wrote chan struct{}
+	// boasts are chunks that it says to have whether or not it does.
+	boasts map[artifact.Digest]bool
+	wrote  chan struct{}
 }
 
 func newMemory() *memory { return &memory{chunks: map[artifact.Digest][]byte{}} }
@@ -42,7 +44,7 @@ func (m *memory) Missing(chunks []artifact.Chunk) ([]artifact.Chunk, error) {
 	defer m.mu.Unlock()
 	var out []artifact.Chunk
 	for _, c := range chunks {
-		if _, ok := m.chunks[c.ID]; !ok {
+		if _, ok := m.chunks[c.ID]; !ok && !m.boasts[c.ID] {
 			out = append(out, c)
 		}
 	}
