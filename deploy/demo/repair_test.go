@@ -163,9 +163,10 @@ func growingBackoff(t *testing.T, host *node) {
 	if second < 0.9 || third < 1.9 {
 		t.Errorf("it was started again after %.3f s and %.3f s, want waits of 1 s and 2 s", second, third)
 	}
-	if p := host.promise("keep.process.crasher"); p.Outcome != "failed" || !strings.Contains(p.Reason, "next start in") {
-		t.Errorf("the crasher is %s: %s; want failed, and when its next start is", p.Outcome, p.Reason)
-	}
+	eventually(t, "the crasher is told as failed, and when its next start is", func() (bool, string) {
+		p := host.promise("keep.process.crasher")
+		return p.Outcome == "failed" && strings.Contains(p.Reason, "next start in"), p.Outcome + ": " + p.Reason
+	})
 }
 
 // A stamp is what a write to a file changes, also one that puts the same content back.
