@@ -60,6 +60,8 @@ type Config struct {
 	Seed    uint64 // of the node's random choices
 	Log     *slog.Logger
 	Version string // of this program, as told to others
+
+	diskFault func(step string) error // tests let the store's writes fail: see store.Options.Fault
 }
 
 // An Agent is one node. Run may be called once.
@@ -102,7 +104,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(cfg.WorkDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the work folder: %w", err)
 	}
-	st, err := store.Open(cfg.Node.Dir, store.Options{Log: cfg.Log})
+	st, err := store.Open(cfg.Node.Dir, store.Options{Log: cfg.Log, Fault: cfg.diskFault})
 	if err != nil {
 		return nil, err
 	}

@@ -129,21 +129,40 @@ func (f *fleet) join(name string, n int, tags map[string]string) *simNode {
 }
 
 func (f *fleet) start(m *simNode) {
-	a := f.made(m)
+	f.t.Helper()
+	if err := f.tryStart(m); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fleet) tryStart(m *simNode) error {
+	a, err := f.make(m)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m.agent, m.stop, m.done = a, cancel, make(chan error, 1)
 	go func() { m.done <- a.Run(ctx) }()
+	return nil
 }
 
 // made is the node's agent before it runs.
 func (f *fleet) made(m *simNode) *Agent {
+	a, err := f.make(m)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return a
+}
+
+func (f *fleet) make(m *simNode) (*Agent, error) {
 	log := slog.New(slog.DiscardHandler)
 	if os.Getenv("MESHD_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", m.name)
 	}
 	node, err := LoadNode(m.dir)
 	if err != nil {
-		f.t.Fatal(err)
+		return nil, err
 	}
 	m.node = node
 	cfg := Config{
@@ -156,11 +175,7 @@ func (f *fleet) made(m *simNode) *Agent {
 	if f.setUp != nil {
 		f.setUp(&cfg)
 	}
-	a, err := New(cfg)
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	return a
+	return New(cfg)
 }
 
 // halt stops a node; crash says whether the network is torn away first, so that it can't say goodbye.

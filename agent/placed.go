@@ -51,6 +51,10 @@ func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string
 	if err != nil || !ok {
 		return false, why, err
 	}
+	// Who is told to have it must be able to hand it on.
+	if has, err := s.a.store.Has(root); err != nil || !has {
+		return false, "its bytes are not here", err
+	}
 	s.tellPlaced(promise.Wish{Promise: p.Promise, Name: p.Artifact.Name}, s.find(root))
 	return true, "", nil
 }
@@ -61,11 +65,19 @@ func (s *supply) find(root artifact.Digest) *offered {
 
 // pullAndPlace fetches what placing finds damaged, all of it at once: a manifest first tells what it is made of.
 func (s *supply) pullAndPlace(ctx context.Context, ref artifact.Ref, o store.PlaceOptions) (err error) {
+	if ok, _, err := s.a.store.Placed(ctx, ref.Root, o); err == nil && ok {
+		s.takeBack(ctx, ref, o)
+	}
 	for range 4 { // whole, or damage found in the root block, a part, the data
 		if err := s.pull(ctx, ref); err != nil {
 			return err
 		}
-		if err = s.a.store.Place(ctx, ref.Root, o); !errors.Is(err, store.ErrMissing) {
+		err = s.a.store.Place(ctx, ref.Root, o)
+		if errors.Is(err, store.ErrForeign) && !o.Adopt && s.isVersion(ctx, ref.Name, o) {
+			o.Adopt = true
+			err = s.a.store.Place(ctx, ref.Root, o)
+		}
+		if !errors.Is(err, store.ErrMissing) {
 			return err
 		}
 		if err := s.a.store.Reread(ctx, ref.Root); err != nil && !errors.Is(err, store.ErrMissing) {
@@ -73,6 +85,24 @@ func (s *supply) pullAndPlace(ctx context.Context, ref artifact.Ref, o store.Pla
 		}
 	}
 	return err
+}
+
+// takeBack reads what is in place as it should be into the store, which lost some of it: no peer is needed for that.
+// What it misses is pulled.
+func (s *supply) takeBack(ctx context.Context, ref artifact.Ref, o store.PlaceOptions) {
+	if has, err := s.a.store.Has(ref.Root); err != nil || has {
+		return
+	}
+	if _, err := s.a.store.Add(ctx, store.AddOptions{Path: filepath.Join(o.Base, o.Path)}); err != nil {
+		s.a.cfg.Log.Debug("what is in place can't be read back", "artifact", ref.Name, "error", err)
+	}
+}
+
+// isVersion reports whether what lies at the path is a version of the artifact that is offered now: after the store
+// was lost nothing else says that it was placed, and replacing it loses nothing.
+func (s *supply) isVersion(ctx context.Context, name string, o store.PlaceOptions) bool {
+	tree, err := s.a.store.TreeOf(ctx, store.AddOptions{Path: filepath.Join(o.Base, o.Path)})
+	return err == nil && slices.ContainsFunc(s.named(name), func(of offered) bool { return of.ref.Tree == tree })
 }
 
 // Fetch pulls and places.

@@ -14,8 +14,9 @@ const (
 	statusEvery = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
 	statusBurst = 3                      // changes that go out with no wait
 	statusLook  = 500 * time.Millisecond // how soon a change is seen, while they may
-	renewEvery  = time.Hour
-	maxDeclared = 16 // declared tags and roles that fit a status record
+	renewLook   = time.Minute            // between two looks at the own certificate: clocks are set
+	renewAgain  = 10 * time.Minute       // before a renewal that nobody could give is tried again
+	maxDeclared = 16                     // declared tags and roles that fit a status record
 )
 
 // tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
@@ -76,20 +77,28 @@ func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
 	return s, err
 }
 
-// renew asks for a new certificate when a third of its life is over, and saves it for the next start.
+// renew gets a new certificate when that is due, saves it, and lives by it.
 func (a *Agent) renew(ctx context.Context) error {
+	var again time.Time // by the clock of package time: not before, since nobody could give one
 	for {
-		chain, err := a.mesh.Renew(ctx)
-		if err == nil && chain != nil {
-			err = a.cfg.Node.SaveChain(chain)
-		}
-		if err != nil && ctx.Err() == nil {
-			a.cfg.Log.Warn("the certificate can't be renewed yet", "error", err)
+		if a.mesh.RenewalDue() && !time.Now().Before(again) {
+			chain, err := a.mesh.Renew(ctx)
+			if err == nil && chain != nil {
+				if err = a.cfg.Node.SaveChain(chain); err == nil {
+					err = a.mesh.UseChain(chain)
+				}
+			}
+			if err != nil && ctx.Err() == nil {
+				a.cfg.Log.Warn("the certificate can't be renewed yet", "error", err)
+			}
+			if err != nil || chain == nil {
+				again = time.Now().Add(renewAgain)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(renewEvery):
+		case <-time.After(renewLook):
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"net"
 	"time"
 
-	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 	"meshd/mesh/trust"
 	"meshd/mesh/wire"
@@ -169,66 +168,4 @@ func (m *Mesh) answerInvite(peer trust.Cert, q Question) Answer {
 		return Answer{Problem: err.Error()}
 	}
 	return Answer{Token: token}
-}
-
-// answerRenew issues the peer's name and tags anew: only revocation blocks it, and a revoked key does not get here.
-func (m *Mesh) answerRenew(peer trust.Cert) Answer {
-	if !m.cfg.Charter.IsSponsor(m.self) {
-		return Answer{Problem: "not a sponsor"}
-	}
-	chain, err := m.renewed(&peer)
-	if err != nil {
-		return Answer{Problem: err.Error()}
-	}
-	return Answer{Chain: chain}
-}
-
-func (m *Mesh) renewed(c *trust.Cert) ([][]byte, error) {
-	now := m.cfg.Wall()
-	return m.cfg.Charter.Issue(m.cfg.Identity, c.Key, c.Box, c.Name, c.Tags, newSerial(), now.Add(-clockSlack), now.Add(trust.LeafLife))
-}
-
-// Renew gets a new certificate when a third of this one's life is over: from itself where this node is a
-// sponsor, else from any sponsor that is alive. nil, nil when it is not due or nobody could.
-// The caller saves the chain; links made after the next start use it.
-func (m *Mesh) Renew(ctx context.Context) ([][]byte, error) {
-	if m.cfg.Wall().Before(m.cert.RenewAt()) {
-		return nil, nil
-	}
-	if m.cfg.Charter.IsSponsor(m.self) {
-		return m.renewed(m.cert)
-	}
-	for _, n := range keys(m.Alive()) {
-		if n == m.self || !m.cfg.Charter.IsSponsor(n) {
-			continue
-		}
-		a, err := m.Ask(ctx, n, Question{Kind: AskRenew})
-		if err != nil || a.Problem != "" {
-			continue
-		}
-		c, err := m.cfg.Charter.VerifyChain(a.Chain)
-		if err != nil {
-			return nil, fmt.Errorf("renewal by %s: %w", n.Short(), err)
-		}
-		if c.ID != m.self || c.Name != m.cert.Name {
-			return nil, fmt.Errorf("renewal by %s: the certificate is for %s %q", n.Short(), c.ID.Short(), c.Name)
-		}
-		return a.Chain, nil
-	}
-	return nil, nil
-}
-
-// publishCert makes sure that this node's certificate is in its log: what lets others verify all its records.
-func (m *Mesh) publishCert() error {
-	if c, ok := m.catalog.Cert(m.self); ok && c.Serial == m.cert.Serial && m.catalog.HasOwn(catalog.KindCert) {
-		return nil
-	}
-	body, err := catalog.EncodeCert(catalog.CertBody{Chain: m.cfg.Identity.Chain})
-	if err != nil {
-		return err
-	}
-	if _, err := m.catalog.Append(catalog.KindCert, "", body, 0); err != nil {
-		return fmt.Errorf("publish the own certificate: %w", err)
-	}
-	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -72,7 +73,7 @@ type Config struct {
 type Mesh struct {
 	cfg     Config
 	self    id.Node
-	cert    *trust.Cert
+	cert    atomic.Pointer[trust.Cert] // own; see UseChain
 	link    *link.Link
 	ring    *ring.Ring
 	catalog *catalog.Catalog
@@ -102,10 +103,11 @@ func New(cfg Config) (*Mesh, error) {
 		return nil, fmt.Errorf("own certificate: %w", err)
 	}
 	m := &Mesh{
-		cfg: cfg, self: cfg.Identity.ID(), cert: cert,
+		cfg: cfg, self: cfg.Identity.ID(),
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		sessions: map[id.Node]*session{}, unlike: map[id.Node]time.Time{}, hints: newHints(), hintRand: newRand(cfg.Seed ^ 0x417), reach: newReach(),
 	}
+	m.cert.Store(cert)
 	m.catalog, err = catalog.Open(catalog.Config{
 		Shelf: cfg.Catalog, Self: cfg.Identity, Charter: cfg.Charter, Wall: cfg.Wall, Log: cfg.Log,
 	})
@@ -175,7 +177,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 
 // Self returns this node's id; Cert what its certificate attests; Charter what the mesh is founded on.
 func (m *Mesh) Self() id.Node           { return m.self }
-func (m *Mesh) Cert() *trust.Cert       { return m.cert }
+func (m *Mesh) Cert() *trust.Cert       { return m.cert.Load() }
 func (m *Mesh) Charter() *trust.Charter { return m.cfg.Charter }
 
 // Addr is the bound HOST:PORT; Advertised where others may reach it.

@@ -86,7 +86,7 @@ func (m *Mesh) Nodes() []Node {
 			add(r.Log.Origin, cert)
 		}
 	}
-	add(m.self, m.cert) // its own record comes with Run; the door is open before
+	add(m.self, m.Cert()) // its own record comes with Run; the door is open before
 	slices.SortFunc(out, func(a, b Node) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {
 			return c

@@ -66,7 +66,7 @@ func TestAlongIsDurableWithAdd(t *testing.T) {
 	write(t, src, map[string]string{"x": "content"})
 	s := open(t, dir)
 	commits := 0
-	s.fault = func(step string) error {
+	s.options.Fault = func(step string) error {
 		if step == "after commit" {
 			commits++
 		}
@@ -87,7 +87,7 @@ func TestAlongIsDurableWithAdd(t *testing.T) {
 		t.Errorf("%d values: %v", len(values), err)
 	}
 	full := errors.New("full")
-	s.fault = func(step string) error {
+	s.options.Fault = func(step string) error {
 		if step == "before commit" && waited == 1 {
 			return full
 		}

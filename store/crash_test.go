@@ -133,7 +133,7 @@ func TestFaultsAtEveryStep(t *testing.T) {
 				must(t, s.Write(acked))
 				write(t, src, map[string]string{"big": string(noise(1<<20+5, 3)), "small": "x"})
 				count := 0
-				s.fault = func(name string) error {
+				s.options.Fault = func(name string) error {
 					if name != step {
 						return nil
 					}
@@ -176,7 +176,7 @@ func TestFaultsOfApply(t *testing.T) {
 	for step, want := range map[string]int{"before commit": 0, "after commit": 2} {
 		dir := t.TempDir()
 		s := open(t, dir)
-		s.fault = func(name string) error {
+		s.options.Fault = func(name string) error {
 			if name == step {
 				return errFault
 			}
@@ -227,7 +227,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(c.dir, "packs", "00000777.pack"), []byte("unknown"), 0o600))
 			copies = append(copies, c)
 		}
-		s.fault = func(string) error {
+		s.options.Fault = func(string) error {
 			if rnd.IntN(6) == 0 {
 				snapshot()
 			}

@@ -14,6 +14,9 @@ import (
 	"meshd/store/artifact"
 )
 
+// ErrForeign is wrapped when Place finds something at its path that meshd, as far as it remembers, did not make.
+var ErrForeign = errors.New("it is there and meshd did not make it")
+
 // PlaceOptions says where an artifact is placed and how.
 //
 // Path is relative to the folder Base and stays below it; without Base it is absolute. Missing folders
@@ -142,7 +145,7 @@ func (s *Store) place(ctx context.Context, root artifact.Digest, o PlaceOptions)
 		return oursErr
 	}
 	if err == nil && !ours && !o.Adopt {
-		return fmt.Errorf("it is there and meshd did not make it (%s): remove it, or say adopt = true", info.Mode().Type())
+		return fmt.Errorf("%w (%s): remove it, or say adopt = true", ErrForeign, info.Mode().Type())
 	}
 	if isFile(entries) {
 		return s.placeFile(ctx, sp, root, entries[0], o.Mode, ours)
@@ -182,8 +185,12 @@ func (s *Store) unlockPath(path string) {
 	delete(s.placing, path)
 }
 
-// isOurs reports whether Place made, or was about to make, what is at the path.
+// isOurs reports whether Place made, or was about to make, what is at the path. A link to a hidden folder of the
+// same name is ours even where the store was lost.
 func (s *Store) isOurs(sp spot) (ours bool, err error) {
+	if sp.target() != "" {
+		return true, nil
+	}
 	err = s.view(func(tx *bbolt.Tx) error {
 		ours = tx.Bucket(bucketPlaced).Get([]byte(sp.path)) != nil
 		return nil
@@ -369,7 +376,7 @@ func (s *Store) unplace(ctx context.Context, o PlaceOptions) error {
 	case err != nil:
 		return err
 	case !ours:
-		return errors.New("meshd did not make it")
+		return ErrForeign
 	case info.IsDir():
 		return errors.New("somebody put a folder in its place: remove it by hand")
 	default:

@@ -31,6 +31,9 @@ type Options struct {
 	// that would pass it fails as on a full disk: the error wraps syscall.ENOSPC.
 	MaxSizeBytes int64
 	Log          *slog.Logger // nil = silent
+	// Fault is nil, or a test's way to fail the named step of a write: "append", "before commit", "after
+	// commit" (failed, applied anyway). Called from many goroutines.
+	Fault func(step string) error
 }
 
 // A Store is an open data folder. Its methods may be called at once from many goroutines.
@@ -57,9 +60,6 @@ type Store struct {
 	complete map[artifact.Digest]uint64          // roots known to be complete, at that count of losses
 	lacking  map[artifact.Digest]artifact.Digest // a chunk that an incomplete root was seen to lack
 	placing  map[string]struct{}                 // paths being placed or removed
-
-	// fault is nil, or a test's way to fail the named step.
-	fault func(step string) error
 }
 
 // Open opens the data folder, making it (mode 0700) if need be. A state.db that is cut short or broken is
@@ -183,8 +183,8 @@ func (s *Store) Close() error {
 
 // step is where tests let the disk fail.
 func (s *Store) step(name string) error {
-	if s.fault == nil {
+	if s.options.Fault == nil {
 		return nil
 	}
-	return s.fault(name)
+	return s.options.Fault(name)
 }

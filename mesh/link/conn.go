@@ -218,7 +218,7 @@ func (l *Link) enter(raw net.Conn) (*Conn, error) {
 func (l *Link) serve(c *Conn) error {
 	var cert *trust.Cert
 	var guest ed25519.PublicKey
-	config := tlsConfig(l.cert, l.cfg.Wall, l.protos(), func(s tls.ConnectionState) (err error) {
+	config := tlsConfig(*l.cert.Load(), l.cfg.Wall, l.protos(), func(s tls.ConnectionState) (err error) {
 		switch {
 		case l.guests[s.NegotiatedProtocol] != nil:
 			if guest, err = guestKey(s); err == nil && l.revoked(guest) {

@@ -136,7 +136,7 @@ func (l *Link) attempt(ctx context.Context, addr, proto string, want id.Node) (*
 // greet shakes hands with the far end of a stream that this node opened.
 func (l *Link) greet(ctx context.Context, c *Conn, proto string, want id.Node) (*trust.Cert, error) {
 	var cert *trust.Cert
-	config := tlsConfig(l.cert, l.cfg.Wall, []string{proto}, func(s tls.ConnectionState) (err error) {
+	config := tlsConfig(*l.cert.Load(), l.cfg.Wall, []string{proto}, func(s tls.ConnectionState) (err error) {
 		if cert, err = l.verifyMember(s); err != nil {
 			return err
 		}

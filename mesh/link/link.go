@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,8 +58,8 @@ type Link struct {
 	cfg      Config
 	self     id.Node
 	boot     bootID
-	began    time.Time // by the clock of package time
-	cert     tls.Certificate
+	began    time.Time                       // by the clock of package time
+	cert     atomic.Pointer[tls.Certificate] // shown in handshakes; see Renew
 	listener net.Listener
 	packets  net.PacketConn
 	bound    netip.AddrPort
@@ -115,12 +116,12 @@ func New(cfg Config) (*Link, error) {
 	_, priv := cfg.Identity.BoxKey()
 	l := &Link{
 		cfg: cfg, self: own.ID, began: time.Now(),
-		cert:    tls.Certificate{Certificate: cfg.Identity.Chain, PrivateKey: cfg.Identity.Key},
 		members: map[string]func(context.Context, trust.Cert, net.Conn){},
 		guests:  map[string]func(context.Context, ed25519.PublicKey, net.Conn){},
 		gate:    newGate(), conns: map[*Conn]struct{}{},
 		outbox: make(chan outgoing, outboxPackets), fetches: make(chan id.Node, fetchQueue),
 	}
+	l.Renew(cfg.Identity.Chain)
 	if _, err := crand.Read(l.boot[:]); err != nil {
 		return nil, fmt.Errorf("open the port: draw a boot id: %w", err)
 	}
@@ -134,6 +135,12 @@ func New(cfg Config) (*Link, error) {
 	l.life, l.end = context.WithCancel(context.Background())
 	l.Handle(protoBoot, func(_ context.Context, _ trust.Cert, c net.Conn) { _ = c.Close() })
 	return l, nil
+}
+
+// Renew has all handshakes from now on show chain, which the charter backs for this node's key. Streams that are
+// open stay. It may be called at any time.
+func (l *Link) Renew(chain [][]byte) {
+	l.cert.Store(&tls.Certificate{Certificate: chain, PrivateKey: l.cfg.Identity.Key})
 }
 
 // Handle gives streams of proto from members to h, in a goroutine of its own each. h owns c and closes
