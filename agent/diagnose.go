@@ -67,6 +67,10 @@ func (v vitals) port() []control.Trouble {
 	if v.offline {
 		return []control.Trouble{warning("port", v.addr, "meshctl offline --end", "an operator has taken this node off line")}
 	}
+	if v.foreign {
+		return []control.Trouble{problem("port", v.addr, "bring the interface with that address up, or start meshd with --listen :6374 for all addresses",
+			"this node listens on an address that this machine has not now")}
+	}
 	others, alive, far := 0, 0, false
 	for _, n := range v.nodes {
 		if n.Self {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"meshd/mesh"
 	"meshd/mesh/catalog"
 	"meshd/mesh/id"
+	"meshd/mesh/link"
 	"meshd/policies"
 )
 
@@ -22,6 +24,7 @@ type vitals struct {
 	offline  bool
 	attached bool // a sync session with a peer is open
 	addr     string
+	foreign  bool                 // addr is of none of this machine's interfaces
 	addrs    []string             // advertised
 	nodes    []mesh.Node          // this one too, without the forgotten
 	told     map[string]time.Time // when nodes last said something, by their own clocks, by name
@@ -57,7 +60,7 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 	a := d.a
 	v := vitals{
 		now: a.cfg.Wall(), name: a.name, dir: a.cfg.Node.Dir, offline: a.mesh.Offline(), attached: a.mesh.Attached(),
-		addr: a.mesh.Addr(), addrs: a.mesh.Advertised(), nodes: a.listed(), told: map[string]time.Time{},
+		addr: a.mesh.Addr(), foreign: a.foreignAddr(), addrs: a.mesh.Advertised(), nodes: a.listed(), told: map[string]time.Time{},
 		charterExpires: a.mesh.Charter().Terms().Expires,
 	}
 	v.waiting = a.waiting(v.nodes)
@@ -91,6 +94,21 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 	}
 	err := a.loop.do(ctx, func() { a.loop.examine(&v) })
 	return v.troubles(), err
+}
+
+// foreignAddr reports whether this node listens on an address that no interface of this machine has, so that
+// nobody reaches it before one does.
+func (a *Agent) foreignAddr() bool {
+	host, _, err := net.SplitHostPort(a.mesh.Addr())
+	ip := net.ParseIP(host)
+	if a.cfg.Network != link.Real || err != nil || ip == nil || ip.IsUnspecified() || ip.IsLoopback() {
+		return false
+	}
+	have, err := net.InterfaceAddrs()
+	return err == nil && !slices.ContainsFunc(have, func(h net.Addr) bool {
+		n, ok := h.(*net.IPNet)
+		return ok && n.IP.Equal(ip)
+	})
 }
 
 // examine adds what the loop knows.

@@ -11,7 +11,7 @@ import (
 // A Network is where sockets come from: Real in a daemon, a Host of a Memory in a simulation (law 7).
 type Network interface {
 	// Listen binds one address for streams and packets alike: both have the same port. Port 0 takes one
-	// that is free for both.
+	// that is free for both. Where the system can, the address need not be there yet.
 	Listen(addr string) (net.Listener, net.PacketConn, error)
 
 	// Dial opens a stream to HOST:PORT. It returns when ctx ends.
@@ -36,13 +36,14 @@ func (realNetwork) Listen(addr string) (net.Listener, net.PacketConn, error) {
 		tries = portTries
 	}
 	var last error
+	config := net.ListenConfig{Control: freebind}
 	for range tries {
-		l, err := net.Listen("tcp", addr)
+		l, err := config.Listen(context.Background(), "tcp", addr)
 		if err != nil {
 			return nil, nil, err
 		}
 		bound := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-		p, err := net.ListenPacket("udp", net.JoinHostPort(host, bound))
+		p, err := config.ListenPacket(context.Background(), "udp", net.JoinHostPort(host, bound))
 		if err == nil {
 			return l, p, nil
 		}
