@@ -176,7 +176,12 @@ func (in *intake) flush() error {
 	if err := in.ctx.Err(); err != nil || len(in.ids) == 0 {
 		return err
 	}
-	err := in.a.store.WriteNamed(in.ids, in.chunks)
+	b := in.a.store.Begin()
+	defer b.Close()
+	err := b.Write(in.ids, in.chunks)
+	if err == nil {
+		err = b.Commit()
+	}
 	in.ids, in.chunks, in.ready = nil, nil, 0
 	return err
 }

@@ -115,36 +115,78 @@ func (s *Store) Write(chunks [][]byte) error {
 	for i, c := range chunks {
 		ids[i] = artifact.Sum(c)
 	}
-	return s.WriteNamed(ids, chunks)
-}
-
-// WriteNamed is Write for a caller that has just computed the digests: ids[i] is that of chunks[i]. They are
-// believed; Place verifies again before anything is put in place.
-func (s *Store) WriteNamed(ids []artifact.Digest, chunks [][]byte) error {
-	if len(ids) != len(chunks) {
-		return fmt.Errorf("write %d chunks under %d digests", len(chunks), len(ids))
-	}
-	for _, c := range chunks {
-		if len(c) == 0 || len(c) > artifact.MaxChunk {
-			return fmt.Errorf("write a chunk of %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
-		}
-	}
 	err := s.retryLost(func() error {
-		w := s.newWriter()
-		defer w.close()
-		w.pulled = true
-		for i, c := range chunks {
-			if err := w.lend(ids[i], c); err != nil {
-				return err
-			}
+		b := s.begin()
+		defer b.Close()
+		if err := b.write(ids, chunks); err != nil {
+			return err
 		}
-		return w.commit(nil)
+		return b.w.commit(nil)
 	})
 	if err != nil {
 		return fmt.Errorf("write %d chunks: %w", len(chunks), err)
 	}
 	return nil
 }
+
+// batch is an artifact.Batch of chunks that came from peers.
+type batch struct{ w *writer }
+
+// Begin opens a batch. Its digests are believed; Place verifies again before anything is put in place. A chunk
+// that was held when it was written and is found damaged before the commit is missing after it.
+func (s *Store) Begin() artifact.Batch {
+	b := s.begin()
+	b.w.loose = true
+	return b
+}
+
+func (s *Store) begin() batch {
+	b := batch{s.newWriter()}
+	b.w.pulled = true
+	return b
+}
+
+func (b batch) Write(ids []artifact.Digest, chunks [][]byte) error {
+	if err := b.write(ids, chunks); err != nil {
+		return fmt.Errorf("write %d chunks: %w", len(chunks), err)
+	}
+	return nil
+}
+
+// write copies small chunks, which gather until they are worth a write, and writes the others at once.
+func (b batch) write(ids []artifact.Digest, chunks [][]byte) error {
+	if len(ids) != len(chunks) {
+		return fmt.Errorf("%d digests are given", len(ids))
+	}
+	for _, c := range chunks {
+		if len(c) == 0 || len(c) > artifact.MaxChunk {
+			return fmt.Errorf("a chunk has %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
+		}
+	}
+	lent := false
+	for i, c := range chunks {
+		put := b.w.add
+		if len(c) > maxInline {
+			put, lent = b.w.lend, true
+		}
+		if err := put(ids[i], c); err != nil {
+			return err
+		}
+	}
+	if !lent {
+		return nil
+	}
+	return b.w.flush()
+}
+
+func (b batch) Commit() error {
+	if err := b.w.commit(nil); err != nil {
+		return fmt.Errorf("make chunks durable: %w", err)
+	}
+	return nil
+}
+
+func (b batch) Close() { b.w.close() }
 
 // errLost is returned by a writer when chunks that it had found were forgotten before it was done.
 var errLost = errors.New("chunks that were held were lost meanwhile")

@@ -21,6 +21,7 @@ type writer struct {
 	s          *Store
 	generation uint32 // when it began
 	pulled     bool   // its chunks come from peers
+	loose      bool   // a chunk that was found and then lost is no error
 
 	// run are chunks that are not looked up yet, runBytes long together; buf is where add copied them to.
 	run      []piece
@@ -61,7 +62,7 @@ func (w *writer) close() {
 	for _, sp := range w.spans {
 		w.s.packs.release(sp)
 	}
-	w.spans = nil
+	w.rows, w.run, w.spans = nil, nil, nil
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	delete(w.s.adding, w)
@@ -257,6 +258,8 @@ func (w *writer) putRows(tx *bbolt.Tx) error {
 			}
 			r = held // somebody else wrote it meanwhile: ours becomes dead bytes of a pack
 			r.generation = max(held.generation, w.generation)
+		} else if n.touch && w.loose {
+			continue
 		} else if n.touch {
 			return errLost
 		}

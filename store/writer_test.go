@@ -59,3 +59,34 @@ func TestWhatCameFromPeersFillsNoMemory(t *testing.T) {
 		t.Errorf("the first chunk is not what it was: %v", err)
 	}
 }
+
+func TestBatchIsDurableWithItsCommitAndNotBefore(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	first, second, small := noise(200<<10, 1), noise(200<<10, 2), noise(100, 3)
+	want := func(s *Store, missing int) {
+		t.Helper()
+		if m, err := s.Missing(chunksOf(first, second, small)); err != nil || len(m) != missing {
+			t.Errorf("%d chunks are missing, want %d: %v", len(m), missing, err)
+		}
+	}
+	b := s.Begin()
+	must(t, b.Write([]artifact.Digest{artifact.Sum(first)}, [][]byte{first}))
+	clear(first) // the caller's memory is free again
+	first = noise(200<<10, 1)
+	want(s, 3)
+	must(t, b.Commit())
+	want(s, 2)
+	must(t, b.Write([]artifact.Digest{artifact.Sum(small), artifact.Sum(second)}, [][]byte{small, second}))
+	b.Close()
+	want(s, 2)
+	if err := b.Write([]artifact.Digest{artifact.Sum(first)}, [][]byte{first, second}); err == nil {
+		t.Error("two chunks were taken under one digest")
+	}
+	must(t, s.Close())
+	s = open(t, dir)
+	want(s, 2)
+	if got, err := s.Read(artifact.Sum(first), nil); err != nil || !bytes.Equal(got, first) {
+		t.Errorf("the chunk is not what was written: %v", err)
+	}
+}

@@ -69,12 +69,20 @@ func (p *page) keep(ids []artifact.Digest, chunks [][]byte) error {
 	return nil
 }
 
-// namedPage is a page that is told the names.
-type namedPage struct{ *page }
+// batchPage is a page that is told the names.
+type batchPage struct{ *page }
 
-func (p namedPage) WriteNamed(ids []artifact.Digest, chunks [][]byte) error {
-	return p.keep(ids, chunks)
+func (p batchPage) Begin() artifact.Batch { return pageBatch{p.page} }
+
+type pageBatch struct{ page *page }
+
+func (b pageBatch) Write(ids []artifact.Digest, chunks [][]byte) error {
+	return b.page.keep(ids, chunks)
 }
+
+func (pageBatch) Commit() error { return nil }
+
+func (pageBatch) Close() {}
 
 // tlsPair is a listener and a dial of mutual TLS 1.3 on loopback, as link makes them.
 func tlsPair(t testing.TB) (net.Listener, func() (net.Conn, error)) {
@@ -194,7 +202,7 @@ func BenchmarkOneToOne(b *testing.B) {
 	for b.Loop() {
 		n++
 		raw += rawTransfer(b, size)
-		cpu, t := swarmTransfer(b, from, ref, namedPage{newPage(from)})
+		cpu, t := swarmTransfer(b, from, ref, batchPage{newPage(from)})
 		again, _ := swarmTransfer(b, from, ref, newPage(from))
 		once, twice, took = once+cpu, twice+again, took+t
 	}
@@ -211,7 +219,7 @@ func BenchmarkSmallFiles(b *testing.B) {
 	ref := from.put(b, 1, 10_000, 4<<10)
 	b.SetBytes(ref.SizeBytes)
 	for b.Loop() {
-		used, took := swarmTransfer(b, from, ref, namedPage{newPage(from)})
+		used, took := swarmTransfer(b, from, ref, batchPage{newPage(from)})
 		b.ReportMetric(used.Seconds(), "cpu-s")
 		b.ReportMetric(took.Seconds(), "s")
 	}

@@ -28,8 +28,9 @@ type fetch struct {
 
 	ready      []verified // to be written
 	readyBytes int64
-	readyAt    time.Time // when the first of ready came
-	writing    int64     // bytes of the batch being written; 0: none
+	writing    int64 // bytes being written; 0: none
+	fresh      unsynced
+	committing bool
 	failed     error
 
 	work sync.WaitGroup // goroutines of the loop: dials, and the write
@@ -75,6 +76,7 @@ func (p *pull) stop(err error) {
 		p.farewell()
 	}
 	p.work.Wait()
+	p.salvage()
 }
 
 // forget cancels the requests under way.
@@ -150,7 +152,7 @@ func (p *pull) all(ctx context.Context, m *manifest) error {
 		if err != nil {
 			return err
 		}
-		if lack.count() == 0 && len(p.ready) == 0 && p.writing == 0 {
+		if lack.count() == 0 && p.settled() {
 			p.mu.Lock()
 			here := p.progress.done
 			p.mu.Unlock()
@@ -172,7 +174,7 @@ func (p *pull) all(ctx context.Context, m *manifest) error {
 			p.s.desks.fetch(m.root)
 		}
 		err = p.loop(ctx, m.chunks, lack, m.swarms(), func() bool {
-			return p.plan.missing == 0 && len(p.ready) == 0 && p.writing == 0
+			return p.plan.missing == 0 && p.settled()
 		})
 		if err != nil {
 			return err
@@ -234,8 +236,8 @@ func (p *pull) until(now time.Time) time.Duration {
 		sooner(p.lookAt)
 	}
 	sooner(p.plan.wake())
-	if len(p.ready) > 0 {
-		sooner(p.readyAt.Add(p.batchTime()))
+	if p.fresh.bytes > 0 {
+		sooner(p.fresh.from.Add(p.batchTime()))
 	}
 	for _, peer := range p.peers {
 		sooner(peer.restTo)

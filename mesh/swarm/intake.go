@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	batch     = 8 << 20               // bytes that are written at once
-	batchTime = 50 * time.Millisecond // that verified chunks wait to become a batch: lost to a crash
-	newsTime  = 30 * time.Millisecond // the same while others wait to hear of them
-	maxHeld   = 20 << 20              // bytes asked, received and not yet durable: 8 gather, 8 are written
+	batch     = 8 << 20               // bytes that become durable at once
+	batchTime = 50 * time.Millisecond // that what was written waits to become durable: lost to a crash
+	newsTime  = 30 * time.Millisecond // the same while others wait to hear of it
+	maxWrite  = 2 << 20               // bytes of one write: what verifying left in the processor's cache
+	maxHeld   = 12 << 20              // bytes asked, received and not yet written
 )
 
 // A verified chunk lies in a buffer that is released when all its chunks are durable.
@@ -78,7 +79,7 @@ func (p *pull) take(a *ask, ans answer) {
 			break
 		}
 		p.plan.arrived(a, i, now)
-		p.hold(c, want.ID, b, ans.body, now)
+		p.hold(c, want.ID, b, ans.body)
 	}
 	if ans.body.refs == 0 {
 		ans.body.release()
@@ -113,13 +114,10 @@ func (p *pull) boasts(n id.Node, absent int) bool {
 }
 
 // hold queues a verified chunk to be written.
-func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer, now time.Time) {
+func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer) {
 	p.s.stats.pulled.Add(int64(len(b)))
 	if p.small != nil {
 		p.small[index] = slices.Clone(b)
-	}
-	if len(p.ready) == 0 {
-		p.readyAt = now
 	}
 	buf.refs++
 	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, index: index, content: p.content != nil})
@@ -133,62 +131,163 @@ func (p *pull) batchTime() time.Duration {
 	return batchTime
 }
 
-// flush writes a batch, when there is a full one, or no more to come, or it has waited long enough;
-// one at a time.
+// flush hands on what came: chunks are written as soon as the disk takes them, which frees their memory, and
+// become durable a batch at a time. One write and one commit are under way at most.
 func (p *pull) flush() {
-	full := p.readyBytes >= batch || p.content != nil && p.plan.missing == 0 || time.Since(p.readyAt) >= p.batchTime()
-	if len(p.ready) == 0 || p.writing > 0 || p.failed != nil || !full {
+	if p.failed == nil {
+		p.write()
+		p.commit()
+	}
+}
+
+// write writes what is ready, as far as it fits the batch. The last write of all makes it durable too.
+func (p *pull) write() {
+	if len(p.ready) == 0 || p.writing > 0 {
 		return
 	}
 	n := 0
-	for n < len(p.ready) && p.writing+int64(len(p.ready[n].b)) <= batch {
+	for n < len(p.ready) && p.writing+int64(len(p.ready[n].b)) <= min(maxWrite, batch-p.fresh.bytes) {
 		p.writing += int64(len(p.ready[n].b))
 		n++
+	}
+	if n == 0 {
+		return // the batch is full
 	}
 	written := p.ready[:n:n]
 	p.ready = slices.Clone(p.ready[n:])
 	p.readyBytes -= p.writing
-	p.readyAt = time.Now()
+	if p.fresh.to == nil {
+		p.fresh = unsynced{to: p.s.begin(), from: time.Now()}
+	}
+	to, last := p.fresh.to, p.complete() && !p.committing
+	p.committing = p.committing || last
 	p.work.Go(func() {
-		err := p.s.keepChunks(written)
-		p.post(func() { p.wrote(written, err) })
+		err := writeTo(to, written)
+		if last {
+			if err == nil {
+				err = to.Commit()
+			}
+			to.Close()
+		}
+		p.post(func() { p.wrote(written, last, err) })
 	})
 }
 
-func (p *pull) wrote(written []verified, err error) {
-	p.writing = 0
-	var content int64
-	var chunks []int
-	for _, v := range written {
-		if v.buf.refs--; v.buf.refs == 0 {
-			v.buf.release()
-		}
-		if v.content {
-			content += int64(len(v.b))
-			chunks = append(chunks, v.index)
-		}
-	}
-	if err != nil {
-		p.failed = fmt.Errorf("keep %d chunks: %w", len(written), err)
-		return
-	}
-	for _, c := range chunks {
-		p.durable.set(c)
-	}
-	p.announce(chunks)
-	if content > 0 {
-		p.advance(content, p.progress.total)
-	}
-}
-
-// keepChunks writes verified chunks, with their names where the store takes them.
-func (s *Swarm) keepChunks(written []verified) error {
+func writeTo(to artifact.Batch, written []verified) error {
 	ids, chunks := make([]artifact.Digest, len(written)), make([][]byte, len(written))
 	for i, v := range written {
 		ids[i], chunks[i] = v.id, v.b
 	}
-	if store, ok := s.cfg.Chunks.(NamedChunks); ok {
-		return store.WriteNamed(ids, chunks)
-	}
-	return s.cfg.Chunks.Write(chunks)
+	return to.Write(ids, chunks)
 }
+
+// complete reports whether nothing more is to come.
+func (p *pull) complete() bool { return p.content != nil && p.plan.missing == 0 && len(p.ready) == 0 }
+
+func (p *pull) wrote(written []verified, durable bool, err error) {
+	p.writing = 0
+	for _, v := range written {
+		if v.buf.refs--; v.buf.refs == 0 {
+			v.buf.release()
+		}
+		p.fresh.bytes += int64(len(v.b))
+		if v.content {
+			p.fresh.content += int64(len(v.b))
+			p.fresh.chunks = append(p.fresh.chunks, v.index)
+		}
+	}
+	switch {
+	case durable:
+		done := p.fresh
+		p.fresh = unsynced{}
+		p.committed(done, err)
+	case err != nil:
+		p.failed = fmt.Errorf("keep %d chunks: %w", len(written), err)
+	}
+}
+
+// commit makes the batch durable when it is full, or no more is to come, or it has waited long enough.
+func (p *pull) commit() {
+	if p.fresh.bytes == 0 || p.writing > 0 || p.committing {
+		return
+	}
+	full := len(p.ready) > 0 && p.fresh.bytes+int64(len(p.ready[0].b)) > batch
+	if !full && !p.complete() && time.Since(p.fresh.from) < p.batchTime() {
+		return
+	}
+	done := p.fresh
+	p.fresh, p.committing = unsynced{}, true
+	p.work.Go(func() {
+		err := done.to.Commit()
+		done.to.Close()
+		p.post(func() { p.committed(done, err) })
+	})
+	p.write()
+}
+
+// committed tells of what is durable now.
+func (p *pull) committed(done unsynced, err error) {
+	p.committing = false
+	if err != nil {
+		p.failed = fmt.Errorf("keep %d bytes: %w", done.bytes, err)
+		return
+	}
+	for _, c := range done.chunks {
+		p.durable.set(c)
+	}
+	p.announce(done.chunks)
+	if done.content > 0 {
+		p.advance(done.content, p.progress.total)
+	}
+}
+
+// settled reports whether all that came is durable.
+func (p *pull) settled() bool {
+	return len(p.ready) == 0 && p.writing == 0 && p.fresh.bytes == 0 && !p.committing
+}
+
+// salvage makes durable what an interrupted pull has written, so that it goes on from there.
+func (p *pull) salvage() {
+	if p.fresh.to == nil {
+		return
+	}
+	if p.failed == nil && p.fresh.bytes > 0 {
+		if err := p.fresh.to.Commit(); err != nil {
+			p.s.log.Debug("what an interrupted pull wrote is lost", "root", p.ref.Root.Short(), "err", err)
+		}
+	}
+	p.fresh.to.Close()
+}
+
+// unsynced is what was written to a batch and is not durable yet.
+type unsynced struct {
+	to             artifact.Batch // nil: none
+	from           time.Time      // when it was begun
+	bytes, content int64
+	chunks         []int // of the content
+}
+
+// begin opens a batch of the store, or of a Chunks that knows none.
+func (s *Swarm) begin() artifact.Batch {
+	if store, ok := s.cfg.Chunks.(BatchChunks); ok {
+		return store.Begin()
+	}
+	return &gathered{to: s.cfg.Chunks}
+}
+
+// gathered is a batch of a Chunks that knows none: copies, written together.
+type gathered struct {
+	to     Chunks
+	chunks [][]byte
+}
+
+func (g *gathered) Write(_ []artifact.Digest, chunks [][]byte) error {
+	for _, c := range chunks {
+		g.chunks = append(g.chunks, slices.Clone(c))
+	}
+	return nil
+}
+
+func (g *gathered) Commit() error { return g.to.Write(g.chunks) }
+
+func (g *gathered) Close() {}

@@ -45,12 +45,12 @@ type Chunks interface {
 	Write(chunks [][]byte) error
 }
 
-// NamedChunks is a Chunks that is told the digests of what it keeps. The swarm has just computed them:
-// hashing twice costs a third of a transfer again.
-type NamedChunks interface {
+// BatchChunks is a Chunks that takes many writes before it makes them durable, so that a transfer holds no more
+// in memory than is under way. It is told the digests, which the swarm has just computed: hashing twice costs a
+// third of a transfer again.
+type BatchChunks interface {
 	Chunks
-	// WriteNamed is Write of chunks whose digests are ids.
-	WriteNamed(ids []artifact.Digest, chunks [][]byte) error
+	Begin() artifact.Batch
 }
 
 // Config is what a Swarm is made of. All fields without "optional" are required.

@@ -108,3 +108,14 @@ type Chunk struct {
 	ID        Digest
 	SizeBytes uint32
 }
+
+// A Batch takes chunks that become durable, and readable, together. It belongs to one goroutine at a time.
+type Batch interface {
+	// Write takes chunks of 1 byte to 256 KiB whose digests are ids, which it believes. It keeps none of the
+	// slices.
+	Write(ids []Digest, chunks [][]byte) error
+	// Commit makes all that was written so far durable.
+	Commit() error
+	// Close gives up what is not durable. It is always called.
+	Close()
+}
