@@ -24,7 +24,7 @@ func measureCaps(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return skippedOr(err, "a cap of 1 MB/s")
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	m, err := c.mesh(ctx)
 	if err != nil {
 		return nil, err

@@ -38,7 +38,7 @@ func (l *lab) killed(ctx context.Context, receivers, size int) (_ []figure, err 
 	if err != nil {
 		return skippedOr(err, "a first fetcher is killed half way")
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	m, err := c.mesh(ctx)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func measureSlow(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return skippedOr(err, "one peer ten times slower")
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	alike, err := c.spread(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func (l *lab) resume(ctx context.Context, kills, size int) (_ []figure, err erro
 	if err != nil {
 		return skippedOr(err, "kill -9 of the receiver")
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	m, err := c.mesh(ctx)
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func measureFull(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return skippedOr(err, "a disk that is full half way")
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	disk, err := c.folders()
 	if err != nil {
 		return nil, err
@@ -257,7 +257,7 @@ func measureQuick(ctx context.Context, l *lab) ([]figure, error) {
 		return skippedOr(err, "a few peers behind shaped links")
 	}
 	r, err := c.spread(ctx, 0)
-	if err = errors.Join(err, c.net.close()); err != nil {
+	if err = errors.Join(err, c.close()); err != nil {
 		return nil, err
 	}
 	figures := r.figures(c, 0, 0)

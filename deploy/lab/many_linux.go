@@ -26,7 +26,7 @@ func measureSmall(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return skippedOr(err, name)
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	dir, err := c.folders("tree")
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func measureNews(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return skippedOr(err, name)
 	}
-	defer func() { err = errors.Join(err, c.net.close()) }()
+	defer func() { err = errors.Join(err, c.close()) }()
 	m, err := c.mesh(ctx)
 	if err != nil {
 		return nil, err

@@ -22,8 +22,10 @@ const (
 	meshdPort  = "6374"
 	headBytes  = 66 // of a TCP segment with time stamps on Ethernet: 14 + 20 + 20 + 12
 	// What tbf lets through at once holds the largest segment that TCP hands down (64 KiB); what waits beyond it,
-	// waits 25 ms at most, as in a router of few buffers.
-	tbfBurst, tbfWait = "80kb", "25ms"
+	// waits 50 ms at most.
+	tbfBurst, tbfWait = "80kb", "50ms"
+
+	controlFile, congestionControl = "/proc/sys/net/ipv4/tcp_congestion_control", "reno"
 )
 
 // A network is a bridge in a namespace of its own, and hosts that hang on it, each in one of its own. This kernel's
@@ -82,6 +84,12 @@ func (w *network) add(ctx context.Context, name string, mbit int) (*host, error)
 		if err := w.ip(ctx, c[0], strings.Fields(c[1])...); err != nil {
 			return nil, err
 		}
+	}
+	// The one that may be set in any namespace; at short round trips cubic, what most machines use, does the same. What
+	// this machine uses would decide how often full queues drop something.
+	err := h.do(func() error { return os.WriteFile(controlFile, []byte(congestionControl), 0o644) })
+	if err != nil {
+		return nil, fmt.Errorf("set the congestion control: %w", err)
 	}
 	return h, h.shape(ctx, mbit)
 }

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"meshd/agent/control"
 )
 
@@ -52,6 +54,9 @@ func (l *lab) newCrew(ctx context.Context, receivers, size, rate int) (c *crew, 
 	if c.net, err = newNetwork(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.mount(); err != nil {
+		return nil, errors.Join(err, c.net.close())
+	}
 	for i := range receivers + 1 {
 		name := "a"
 		if i > 0 {
@@ -59,11 +64,31 @@ func (l *lab) newCrew(ctx context.Context, receivers, size, rate int) (c *crew, 
 		}
 		h, err := c.net.add(ctx, name, rate)
 		if err != nil {
-			return nil, errors.Join(err, c.net.close())
+			return nil, errors.Join(err, c.close())
 		}
 		c.hosts = append(c.hosts, h)
 	}
 	return c, nil
+}
+
+// mount has all folders of the crew in memory: nodes that have machines of their own don't wait for one another's disk.
+func (c *crew) mount() error {
+	dir, err := os.MkdirTemp(c.l.dir, "ram-")
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("lab", dir, "tmpfs", 0, "mode=0700"); err != nil {
+		return errors.Join(fmt.Errorf("mount a tmpfs: %w: %w", errors.ErrUnsupported, err), os.Remove(dir))
+	}
+	own := *c.l
+	own.dir = dir
+	c.l = &own
+	return nil
+}
+
+// close removes the hosts and the folders.
+func (c *crew) close() error {
+	return errors.Join(c.net.close(), unix.Unmount(c.l.dir, unix.MNT_DETACH), os.Remove(c.l.dir))
 }
 
 func (c *crew) String() string {
@@ -119,7 +144,7 @@ func fanOut(receivers int, others ...string) func(context.Context, *lab) ([]figu
 		if err != nil {
 			return skippedOr(err, fmt.Sprintf("%d peers behind shaped links", receivers))
 		}
-		defer func() { err = errors.Join(err, c.net.close()) }()
+		defer func() { err = errors.Join(err, c.close()) }()
 		r, err := c.spread(ctx, 0)
 		if err != nil {
 			return nil, err
