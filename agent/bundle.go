@@ -108,11 +108,8 @@ func (a *Agent) chooseBundle(r control.BundleRequest) ([]offered, error) {
 	score := a.loop.newestScore()
 	for i, o := range offers {
 		isScore := score != nil && o.ref == score.ref
-		superseded := slices.ContainsFunc(offers[i+1:], func(later offered) bool {
-			return later.ref.Name == o.ref.Name && later.ref.Version.By == o.ref.Version.By
-		})
 		named := len(r.Patterns) == 0 || slices.ContainsFunc(r.Patterns, func(p string) bool { return policies.MatchName(p, o.ref.Name) })
-		if !isScore && (!named || superseded && !r.All) || !a.supply.trusted(o) {
+		if !isScore && (!named || !r.All && superseded(offers, i)) || !a.supply.trusted(o) {
 			continue
 		}
 		if !isScore && len(r.Labels) > 0 {
@@ -129,6 +126,20 @@ func (a *Agent) chooseBundle(r control.BundleRequest) ([]offered, error) {
 		return nil, control.Errorf(control.NotFound, "nobody who may offers what is asked for; meshctl artifacts lists what is offered")
 	}
 	return out, nil
+}
+
+// superseded reports whether a later one of offers, which are in order, is of the same name and publisher.
+func superseded(offers []offered, i int) bool {
+	o := offers[i].ref
+	for _, later := range offers[i+1:] {
+		switch {
+		case later.ref.Name != o.Name:
+			return false
+		case later.ref.Version.By == o.Version.By:
+			return true
+		}
+	}
+	return false
 }
 
 // bringBundle pulls what is not here, or with held leaves it out.

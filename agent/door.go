@@ -61,10 +61,7 @@ func (d door) Artifacts(_ context.Context, pattern string, all bool) ([]control.
 		if pattern != "" && !policies.MatchName(pattern, o.ref.Name) {
 			continue
 		}
-		superseded := slices.ContainsFunc(offers[i+1:], func(later offered) bool {
-			return later.ref.Name == o.ref.Name && later.ref.Version.By == o.ref.Version.By
-		})
-		if superseded && !all {
+		if !all && superseded(offers, i) {
 			continue
 		}
 		item := d.artifact(o, nodes, placed[o.ref.Name])

@@ -58,6 +58,9 @@ equal file. FILE may not exist yet; after an error there is nothing at FILE. A t
 		}
 		file := args[len(args)-1]
 		m := newMeter(a, "export "+filepath.Base(file))
+		if file == "-" && a.outTTY {
+			return control.Errorf(control.Usage, "a bundle is not for a terminal: name a file, or send stdout elsewhere")
+		}
 		if file == "-" {
 			m.json = nil // stdout is the bundle
 			_, err := c.ExportBundle(ctx, request, a.stdout, m.progress)

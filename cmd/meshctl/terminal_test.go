@@ -89,6 +89,23 @@ func TestAMeterCountsWhatPassesThroughIt(t *testing.T) {
 	m.clear()
 }
 
+func TestABundleHasABarAndIsNotForATerminal(t *testing.T) {
+	addr := newDaemon(t)
+	for _, tty := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "stick")
+		for _, args := range [][]string{{"export", path}, {"import", path}} {
+			_, stderr, code := runIn(t, &app{errTTY: tty}, append([]string{"bundle", "--addr", addr}, args...)...)
+			if drawn := strings.Contains(stderr, args[0]+" stick"); code != 0 || drawn != tty {
+				t.Errorf("%s, terminal %v: exit %d, bar drawn %v: %q", args[0], tty, code, drawn, stderr)
+			}
+		}
+	}
+	stdout, stderr, code := runIn(t, &app{outTTY: true}, "bundle", "export", "-", "--addr", addr)
+	if code != control.Usage || stdout != "" || !strings.Contains(stderr, "not for a terminal") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
 func TestAScreenfulOverwritesAndKeepsTheFirstLinesInSight(t *testing.T) {
 	const text = "A\nb\nc\nd\n"
 	for height, want := range map[int]string{
