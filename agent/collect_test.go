@@ -29,7 +29,17 @@ func sizeOf(t *testing.T, dir string) (bytes int64) {
 
 // Sixty new versions leave publisher, user and copy no larger than the first twenty did,
 // but for the journal, which has a bound of its own.
-func TestChurnLeavesNodesNoLarger(t *testing.T) {
+func TestChurnLeavesNodesNoLarger(t *testing.T) { churn(t, 60, time.Minute) }
+
+// So does a day of one every six minutes, compared with its first eight hours.
+func TestADayOfChurnLeavesNodesNoLarger(t *testing.T) {
+	if os.Getenv("MESHD_TEST_ALL") == "" {
+		t.Skip("skip: a day of three nodes; MESHD_TEST_ALL=1 runs it")
+	}
+	churn(t, 240, 6*time.Minute)
+}
+
+func churn(t *testing.T, versions int, rest time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 11)
 		defer f.end()
@@ -52,18 +62,20 @@ func TestChurnLeavesNodesNoLarger(t *testing.T) {
 			f.until("it is placed", time.Minute, func() (bool, string) { return late.read("app.txt") == string(b), "another version" })
 		}
 		after := map[string]int64{}
-		for version := range 60 {
+		began := time.Now()
+		for version := range versions {
 			publish()
-			time.Sleep(time.Minute)
-			if version == 20 {
+			time.Sleep(rest)
+			if version == versions/3 {
 				for name, m := range f.nodes {
 					after[name] = sizeOf(t, filepath.Join(m.dir, "packs"))
 				}
 			}
 		}
+		t.Logf("%d versions in %v", versions, time.Since(began).Round(time.Minute))
 		for name, m := range f.nodes {
 			end, db := sizeOf(t, filepath.Join(m.dir, "packs")), sizeOf(t, filepath.Join(m.dir, "state.db"))
-			t.Logf("%s: packs %d kB after 20 versions, %d kB after 60; state.db %d kB", name, after[name]>>10, end>>10, db>>10)
+			t.Logf("%s: packs %d kB after a third, %d kB at the end; state.db %d kB, all %d kB", name, after[name]>>10, end>>10, db>>10, sizeOf(t, m.dir)>>10)
 			if end > after[name]+1<<20 || db > 2<<20 {
 				t.Errorf("%s grew from %d to %d bytes of packs, and has %d of state.db", name, after[name], end, db)
 			}
@@ -72,7 +84,7 @@ func TestChurnLeavesNodesNoLarger(t *testing.T) {
 		// Three are kept, one is the score, ten are younger than the last collection; Collect is sure of what
 		// nobody keeps when it saw it twice.
 		if err != nil || len(roots) > 3+1+20 {
-			t.Errorf("the publisher still holds %d artifacts of 60 versions, %v", len(roots), err)
+			t.Errorf("the publisher still holds %d artifacts of %d versions, %v", len(roots), versions, err)
 		}
 	})
 }
