@@ -32,6 +32,7 @@ var scenarios = append([]scenario{
 	{"passes", 5 * time.Minute, measurePasses},
 	{"transfer", 4 * time.Minute, measureTransfer},
 	{"chunks", 4 * time.Minute, measureChunks},
+	{"many", 5 * time.Minute, measureMany},
 	{"idle", 3 * time.Minute, measureIdle},
 	{"adverts", 5 * time.Minute, measureAdverts},
 	{"catalog", 5 * time.Minute, measureCatalog},
