@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -248,4 +249,37 @@ func FuzzRuns(f *testing.F) {
 			at = r.to
 		}
 	})
+}
+
+// A receiver that ends at any point, and one in its place that has what was durable: little is fetched again.
+func TestReceiverEndedAtTwentyPointsFetchesLittleAgain(t *testing.T) {
+	const size = 16 << 20
+	whole := newMemory()
+	ref := whole.put(t, 1, 1, size)
+	var worst float64
+	for i := range 20 {
+		bubble(t, func(t *testing.T, w *world) {
+			a, b, again := w.node(1), w.node(2), w.node(3)
+			for _, n := range []*node{a, b, again} {
+				n.link = &shaped{rate: lanRate}
+			}
+			a.store.copyOf(whole)
+			point := rand.New(rand.NewPCG(uint64(i), 3)).Float64()
+			ctx, kill := context.WithTimeout(t.Context(), time.Duration(point*size/lanRate*float64(time.Second)))
+			defer kill()
+			if err := b.swarm.Pull(ctx, ref, names(a), nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("ended at %.3f: %v", point, err)
+			}
+			again.store.copyOf(b.store)
+			if err := again.pull(t, ref, time.Minute, a); err != nil {
+				t.Fatal(err)
+			}
+			again.mustHave(t, a)
+			worst = max(worst, float64(a.swarm.Stats().ServedBytes)/float64(whole.sizeBytes()))
+		})
+	}
+	t.Logf("at worst %.3f times the artifact", worst)
+	if worst > 1.1 {
+		t.Errorf("%.3f times the artifact was sent", worst)
+	}
 }

@@ -73,6 +73,7 @@ type wanter struct {
 	owes    []int         // extents it was given and that did not spread yet
 	spread  time.Duration // what its last one took to spread
 	heard   time.Time
+	waits   time.Time // when a share of it was last told to wait; zero if none waits
 	gone    bool
 }
 
@@ -194,7 +195,8 @@ func (d *desk) give(n id.Node, part, parts int, now time.Time) (extent int, ok b
 		return 0, false
 	}
 	alone := d.others(n) == 0
-	if !alone && (d.busy(now) || !d.trusts(w, now)) {
+	if !alone && (d.busy(now) || !d.trusts(w, now) || d.better(w, now)) {
+		w.waits = now
 		return 0, false
 	}
 	best, bestScore := -1, -1
@@ -231,6 +233,7 @@ func (d *desk) give(n id.Node, part, parts int, now time.Time) (extent int, ok b
 	if best < 0 {
 		return 0, false
 	}
+	w.waits = time.Time{}
 	d.grant(w, best, now)
 	if !d.gave.IsZero() {
 		d.pace += (now.Sub(d.gave) - d.pace) / 8
@@ -288,6 +291,16 @@ func (d *desk) trusts(w *wanter, now time.Time) bool {
 		return false
 	}
 	return len(owes) < softCredit || len(d.sends) < idleSends && len(owes) < hard
+}
+
+// better says that another wanter waits that owes less: the work of passing on is to be even, above all in the end.
+func (d *desk) better(w *wanter, now time.Time) bool {
+	for _, o := range d.wanters {
+		if o != w && o.lacking > 0 && now.Sub(o.waits) < 2*shareTime && len(o.owes) < len(w.owes) && d.trusts(o, now) {
+			return true
+		}
+	}
+	return false
 }
 
 // left is how many extents are fresh.
