@@ -135,6 +135,10 @@ func (v vitals) papers() (out []control.Trouble) {
 }
 
 func (v vitals) logs() (out []control.Trouble) {
+	if v.cloned {
+		out = append(out, problem("clone", v.name, "stop the other machine, or give this one a key of its own (meshctl invite --replace)",
+			"another machine writes with this node's key: nothing is published here until an hour has passed without"))
+	}
 	for _, name := range v.forks {
 		advice := "see whether " + name + " runs twice: a cloned disk, or a backup restored beside the original; stop one, and join it anew with an invite"
 		out = append(out, problem("fork", name, advice, "it signed two unlike records with one number: its key is in two places, or its disk went back in time"))

@@ -34,6 +34,7 @@ type vitals struct {
 	charterExpires      time.Time
 
 	forks           []string // names of the nodes with a forked log
+	cloned          bool     // another machine has this node's key
 	scored          bool     // a score is in force
 	refused         string   // version of a newer score; "" for none
 	refusal         string   // why it was
@@ -75,6 +76,7 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 			v.told[name] = r.At
 		}
 	}
+	v.cloned = a.mesh.Catalog().Cloned()
 	for _, f := range a.mesh.Catalog().Forks() {
 		if name := a.nameOf(f.A.Log.Origin); !slices.Contains(v.forks, name) {
 			v.forks = append(v.forks, name)

@@ -42,7 +42,7 @@ func (d door) Members(context.Context) ([]control.Member, error) {
 			Name: n.Name, ID: n.ID.String(), Status: n.Status, Kind: "member", Self: n.Self, Address: first1(n.Addrs),
 			Tags: n.Tags, Roles: n.Roles, RTTSeconds: n.RTT.Seconds(),
 			Promises: control.Counts{Kept: n.Counts[0], Repaired: n.Counts[1], Failed: n.Counts[2], Waiting: n.Counts[3], Drifted: n.Counts[4]},
-			Score:    n.Score, Version: n.Version, Platform: n.Platform, LastSeen: n.LastSeen,
+			Score:    n.Score, Version: n.Version, Platform: n.Platform, LastSeen: n.LastSeen, Forked: n.Forked,
 		})
 	}
 	d.a.tellAbsent(out, nodes)

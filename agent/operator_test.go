@@ -361,6 +361,7 @@ func TestTheDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"certificate ends", func(v *vitals) { v.notAfter = noon.Add(time.Hour) }, "warning", "certificate", "host", "expires 2026-11-22T13:00:00Z", "sponsor"},
 		{"certificate ended", func(v *vitals) { v.notAfter = noon.Add(-time.Hour) }, "problem", "certificate", "host", "expired", "sponsor"},
 		{"charter ends", func(v *vitals) { v.charterExpires = noon.Add(time.Hour) }, "warning", "charter", "host", "expires", "root keys"},
+		{"clone", func(v *vitals) { v.cloned = true }, "problem", "clone", "host", "another machine", "--replace"},
 		{"fork", func(v *vitals) { v.forks = []string{"b"} }, "problem", "fork", "b", "one number", "cloned disk"},
 		{"score refused", func(v *vitals) { v.refused, v.refusal = "1.1.0", "line 3" }, "problem", "score", "score@1.1.0", "line 3", "rollback"},
 		{"no score", func(v *vitals) { v.scored = false }, "warning", "score", "host", "no score", "policy publish"},

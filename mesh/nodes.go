@@ -32,6 +32,7 @@ type Node struct {
 	Platform     string
 	LastSeen     time.Time
 	Revoked      bool
+	Forked       bool // it signed two unlike records with one number
 }
 
 // Nodes lists this node, and every other whose certificate was heard and is not revoked, sorted by name, then id.
@@ -58,7 +59,10 @@ func (m *Mesh) Nodes() []Node {
 			return
 		}
 		done[n] = true
-		node := Node{ID: n, Name: cert.Name, Attested: cert.Name != "", Self: n == m.self, Status: "failed", AttestedTags: cert.Tags, LastSeen: seen[n]}
+		node := Node{
+			ID: n, Name: cert.Name, Attested: cert.Name != "", Self: n == m.self, Status: "failed", AttestedTags: cert.Tags,
+			LastSeen: seen[n], Forked: m.catalog.Forked(n) || n == m.self && m.catalog.Cloned(),
+		}
 		if s, ok := status[n]; ok {
 			node.declare(s)
 		}

@@ -21,6 +21,7 @@ type Member struct {
 	Version    string            `json:"version"`
 	Platform   string            `json:"platform"` // os/arch
 	LastSeen   time.Time         `json:"last_seen,omitzero"`
+	Forked     bool              `json:"forked,omitzero"` // its key is in two places, or its disk went back in time
 
 	// Of nodes that are away alone; Score, Promises and Roles are their last word.
 	AbsentSince  time.Time `json:"absent_since,omitzero"`

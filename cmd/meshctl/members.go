@@ -18,7 +18,8 @@ func membersCmd(a *app) *cobra.Command {
 		Short: "Show the nodes of the mesh as this node sees them",
 		Long: `Members shows every node that this node has heard of, itself included. Nodes that are away stay listed.
 
-STATUS is alive, suspect, left, failed or asleep. PROMISES counts those kept or repaired of all that the node plays.
+STATUS is alive, suspect, left, failed or asleep; forked beside it marks a node whose key is in two places or whose
+disk went back in time (meshctl doctor says more). PROMISES counts those kept or repaired of all that the node plays.
 SEEN is the age of what we know: a node writes its roles and promises itself, and others pass them on.
 -o wide adds ID, KIND (member or leaf), TAGS, VERSION and PLATFORM, and of nodes that are away HAD, what they had in place
 of what they want, and WAITING, what has come since or they lacked then. It is kept for them for 90 days wherever it is
@@ -46,7 +47,7 @@ func memberListing(a *app) listing[control.Member] {
 		columns: []column[m]{
 			{"NAME", false, func(m m) string { return m.Name }},
 			{"ID", true, func(m m) string { return m.ID }},
-			{"STATUS", false, func(m m) string { return m.Status }},
+			{"STATUS", false, statusText},
 			{"KIND", true, func(m m) string { return m.Kind }},
 			{"ROLES", false, func(m m) string { return commas(m.Roles) }},
 			{"ADDRESS", false, func(m m) string { return m.Address }},
@@ -82,6 +83,14 @@ func waitingText(m control.Member) string {
 		names = append(names, w.Name+"@"+w.Version)
 	}
 	return fmt.Sprintf("%s (%s)", commas(names), sizeText(m.WaitingBytes))
+}
+
+// statusText adds to the status what people must see.
+func statusText(m control.Member) string {
+	if m.Forked {
+		return m.Status + ",forked"
+	}
+	return m.Status
 }
 
 // countsText writes how many promises hold of how many there are.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meshd/store/artifact"
 )
 
 var full = flag.Bool("full", false, "compare catalogs of 100,000 records")
@@ -62,20 +64,81 @@ func TestAThousandOfAHundredThousand(t *testing.T) {
 			j := joinOver(a, b, x, y)
 			synctest.Wait()
 			alike(t, a, b)
+			overhead := j.bytes() - records
+			t.Logf("%d new of %d in %d of %d origins: %d bytes of records, %d of overhead, %d turns from the first word (%s virtual)",
+				fresh, a.Stats().Records, n, origins, records, overhead, j.turns.n, time.Since(start))
+			if most := 10_000; 10*n <= origins && overhead > most { // spread wider it costs more: printed
+				t.Errorf("overhead of %d bytes, want at most %d", overhead, most)
+			}
+			if j.turns.n > 5 {
+				t.Errorf("%d turns", j.turns.n)
+			}
+			// Once more over the open stream, where a ping told that the roots are unlike.
+			before, sent, turns := size(t, b), j.bytes(), j.turns.n
+			for i := range origins {
+				publish(t, writers[i%n], fmt.Sprintf("more%d/%d", n, i), uint64(i+2), 1)
+			}
+			b.mu.Lock()
+			open := b.sessions
+			b.sessions = map[*session]bool{} // nothing is pushed
+			b.mu.Unlock()
+			for _, author := range writers {
+				give(t, b, author)
+			}
+			b.mu.Lock()
+			b.sessions = open
+			b.mu.Unlock()
+			a.Unlike(b.self)
+			synctest.Wait()
+			alike(t, a, b)
+			turns = j.turns.n - turns
+			t.Logf("  and where a ping told it: %d of overhead, %d turns", j.bytes()-sent-(size(t, b)-before), turns)
+			if turns > 4 {
+				t.Errorf("%d turns are more than two round trips", turns)
+			}
 			if err := j.end(); err != nil {
 				t.Error(err)
 			}
-			overhead := j.bytes() - records
-			t.Logf("%d new of %d in %d of %d origins: %d bytes of records, %d of overhead, %d turns (%s virtual)",
-				fresh, a.Stats().Records, n, origins, records, overhead, j.turns.n, time.Since(start))
-			if most := 10_000; 20*n <= origins && overhead > most { // spread wider it costs more: printed
-				t.Errorf("overhead of %d bytes, want at most %d", overhead, most)
-			}
-			if j.turns.n > 8 {
-				t.Errorf("%d turns", j.turns.n)
-			}
 		})
 	}
+}
+
+// TestAPhoneTenThousandBehind prints what a node that was away has to hear (SPEC 13): 10,000 adverts of 100
+// origins. The records are as publishers write them: two digests, a name of some 20 letters.
+func TestAPhoneTenThousandBehind(t *testing.T) {
+	origins, each := 20, 50
+	if *full {
+		origins, each = 100, 100
+	}
+	w := newWorld(t, origins+1)
+	shelf, authors := crowd(t, w, 1)
+	phone := w.open(t, origins, shelf.clone())
+	base := w.open(t, 0, shelf)
+	before := size(t, base)
+	for i, author := range authors[:origins] {
+		for j := range each {
+			root := artifact.Sum(fmt.Append(nil, i, j))
+			body := must(EncodeArtifact(ArtifactBody{
+				Counter: uint64(j + 1), Root: root, Tree: artifact.Sum(root[:]), SizeBytes: 1 << 20, Keep: 1, Semver: "1.20.3",
+			}))(t)
+			must(author.Append(KindArtifact, fmt.Sprintf("site%d/component-%d", i, j), body, 1))(t)
+		}
+		give(t, base, author)
+	}
+	records := size(t, base) - before
+	synctest.Test(t, func(t *testing.T) {
+		base, phone := w.open(t, 0, base.cfg.Shelf), w.open(t, origins, phone.cfg.Shelf)
+		j := join(base, phone)
+		synctest.Wait()
+		alike(t, base, phone)
+		t.Logf("%d adverts behind: %d bytes in all, %d of them records; %d a record", origins*each, j.bytes(), records, records/(origins*each))
+		if most := 300 * origins * each; j.bytes() > most {
+			t.Errorf("%d bytes, want at most %d", j.bytes(), most)
+		}
+		if err := j.end(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func BenchmarkAppend(b *testing.B) {

@@ -164,8 +164,8 @@ func TestAProofOfAForkSpreadsByItself(t *testing.T) {
 		}
 		one, two := join(witness, near), join(near, far)
 		synctest.Wait()
-		three := join(far, after) // the origin itself opens a new epoch
 		epoch := after.Epoch()
+		three := join(far, after) // the origin itself opens a new epoch
 		synctest.Wait()
 		for _, c := range []*Catalog{near, far, after, w.open(t, 2, far.cfg.Shelf)} {
 			if !c.Forked(before.self) {

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -252,4 +253,66 @@ func (p *tap) Read(b []byte) (int, error) {
 	n, err := p.Conn.Read(b)
 	p.said.Write(b[:n])
 	return n, err
+}
+
+// FuzzLines reads the packed lines of heads, wants and graves: what is taken has one spelling.
+func FuzzLines(f *testing.F) {
+	f.Add(packHeads([]line{{head: head{claim: 300}}, {head: head{all: true}}, {head: head{grave: true}}}))
+	f.Add(packWants([]want{{0, 7}, {5, 0}}, -1))
+	f.Add(grave{}.append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if heads, err := unpackHeads(b); err == nil {
+			lines := make([]line, len(heads))
+			for i, h := range heads {
+				lines[i].head = h
+			}
+			if !bytes.Equal(packHeads(lines), b) && len(b) > 0 {
+				for _, h := range heads { // both flags at once are not ours
+					if h.all && h.grave {
+						return
+					}
+				}
+				t.Errorf("heads %x have another spelling", b)
+			}
+		}
+		if wants, err := unpackWants(b, -1, 1000); err == nil {
+			for i, w := range wants {
+				if w.line < 0 || w.line >= 1000 || i > 0 && w.line <= wants[i-1].line {
+					t.Errorf("want of line %d", w.line)
+				}
+			}
+			if !bytes.Equal(packWants(wants, -1), b) {
+				t.Errorf("wants %x have another spelling", b)
+			}
+		}
+		if len(b) >= graveBytes && !bytes.Equal(readGrave(b).append(nil), b[:graveBytes]) {
+			t.Error("a grave changes")
+		}
+	})
+}
+
+// FuzzProof takes proofs of forks from anybody.
+func FuzzProof(f *testing.F) {
+	w := newWorld(f, 2)
+	disk := newShelf()
+	one := w.open(f, 0, disk)
+	publish(f, one, "app", 1, 1)
+	two := w.open(f, 0, disk.clone())
+	x, y := publish(f, one, "a", 2, 1), publish(f, two, "b", 2, 1)
+	p := must(Fork{x, y}.encode())(f)
+	f.Add(p.A, p.B)
+	f.Add(p.A, p.A)
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		c := w.open(t, 1, newShelf())
+		if err := c.merge(everything(t, one), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		err := c.heardProof(proof{a, b})
+		for _, fork := range c.Forks() {
+			key, _ := c.Key(one.self)
+			if err != nil || fork.A.Verify(key) != nil || fork.B.Verify(key) != nil {
+				t.Errorf("a false proof was taken, %v", err)
+			}
+		}
+	})
 }
