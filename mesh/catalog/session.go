@@ -60,7 +60,9 @@ type session struct {
 	control []frame
 	tasks   []task
 	pushes  []*entry
-	done    bool // send done when nothing else waits
+	proofs  []proof // of forks; they wait for a comparison to end, which brings the keys
+	met     bool    // one did
+	done    bool    // send done when nothing else waits
 
 	kick chan struct{} // capacity 1: the writer looks again
 }
@@ -88,9 +90,7 @@ func (c *Catalog) Session(ctx context.Context, conn net.Conn, peer id.Node) erro
 	c.mu.Lock()
 	c.sessions[s] = true
 	c.mu.Unlock()
-	for _, p := range c.proofs() {
-		s.prove(p)
-	}
+	s.prove(c.proofs()...)
 	if c.self.Compare(peer) < 0 {
 		s.compareSoon()
 	}
@@ -276,7 +276,11 @@ func (s *session) onSame() error {
 }
 
 // compared notes that all that the peer has was compared, or sent, and so all it knows of the own logs.
-func (s *session) compared() { s.c.once.Do(func() { close(s.c.checked) }) }
+// Whoever calls it holds s.mu.
+func (s *session) compared() {
+	s.met = true
+	s.c.once.Do(func() { close(s.c.checked) })
+}
 
 func (s *session) onBuckets(f bucketsFrame) error {
 	s.mu.Lock()

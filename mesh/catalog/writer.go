@@ -29,11 +29,12 @@ func (s *session) differSoon() {
 	s.wake()
 }
 
-// prove queues a proof of a fork. It never blocks; what does not fit is told in the next session.
-func (s *session) prove(p proof) {
+// prove queues proofs of forks. It never blocks.
+func (s *session) prove(list ...proof) {
 	s.mu.Lock()
-	if len(s.control) < maxControl/2 {
-		s.control = append(s.control, frame{frameFork, &forkFrame{p.A, p.B}})
+	s.proofs = append(s.proofs, list...)
+	if n := len(s.proofs); n > maxForks {
+		s.proofs = s.proofs[n-maxForks:] // the others are told in the next session
 	}
 	s.mu.Unlock()
 	s.wake()
@@ -142,6 +143,11 @@ func (s *session) next(f *feed) (frame, bool, error) {
 			s.phase = idle
 		}
 		return frame{frameDone, &doneFrame{s.c.Root()}}, true, nil
+	}
+	if s.met && s.phase == idle && len(s.proofs) > 0 {
+		p := s.proofs[0]
+		s.proofs = s.proofs[1:]
+		return frame{frameFork, &forkFrame{p.A, p.B}}, true, nil
 	}
 	if s.again && s.phase == idle {
 		s.again = false
