@@ -55,6 +55,9 @@ type PlacedBody struct {
 // written again above it. So withdrawals need not be kept for ever.
 type CheckpointBody struct{ Floor uint64 }
 
+// artifactForm is of the body that most records have.
+var artifactForm = wire.FormOf[ArtifactBody]()
+
 // EncodeCheckpoint returns the body of a checkpoint record.
 func EncodeCheckpoint(b CheckpointBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
 
@@ -90,9 +93,10 @@ func DecodePlaced(b []byte) (PlacedBody, error) { return decodeBody[PlacedBody](
 
 // DecodeArtifact reads what EncodeArtifact writes and checks its numbers.
 func DecodeArtifact(b []byte) (ArtifactBody, error) {
-	a, err := decodeBody[ArtifactBody](b)
+	var a ArtifactBody
+	err := artifactForm.Unmarshal(b, bodyVersion, bodyLimits, &a)
 	if err != nil {
-		return a, err
+		return a, fmt.Errorf("record body: %w", err)
 	}
 	switch {
 	case a.Keep < 1 || a.Keep > MaxKeep:

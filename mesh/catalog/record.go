@@ -97,6 +97,8 @@ type core struct {
 	At     int64
 }
 
+var coreForm = wire.FormOf[core]()
+
 // tailBytes is what follows the core in the encoding of a record: Live, then Sig, as they are.
 const tailBytes = 33 + 64
 
@@ -224,7 +226,7 @@ func decodeEntry(b []byte) (*entry, error) {
 	}
 	said, tail := b[:len(b)-tailBytes], b[len(b)-tailBytes:]
 	var c core
-	if err := wire.Unmarshal(said, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &c); err != nil {
+	if err := coreForm.Unmarshal(said, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &c); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if c.Scope == 0 || int(c.Scope) >= len(scopes) {

@@ -67,12 +67,32 @@ func Unmarshal(b []byte, version byte, lim Limits, v any) error {
 	if p.Kind() != reflect.Pointer || p.IsNil() {
 		return fmt.Errorf("decode into %T: want a pointer that is not nil", v)
 	}
-	target := p.Elem()
-	target.SetZero()
-	sh, err := shapeOf(target.Type(), 0)
+	sh, err := shapeOf(p.Type().Elem(), 0)
 	if err != nil {
-		return fmt.Errorf("decode %s: %w", target.Type(), err)
+		return fmt.Errorf("decode %s: %w", p.Type().Elem(), err)
 	}
+	return unmarshal(b, version, lim, sh, v, p.Elem())
+}
+
+// A Form is what a type looks like on the wire, read once: for messages that come by the thousand.
+type Form[T any] struct{ sh *shape }
+
+// FormOf panics for a type that can not be sent.
+func FormOf[T any]() Form[T] {
+	sh, err := shapeOf(reflect.TypeFor[T](), 0)
+	if err != nil {
+		panic("wire: " + err.Error())
+	}
+	return Form[T]{sh}
+}
+
+// Unmarshal is the package's Unmarshal into v. It may be called from many goroutines.
+func (f Form[T]) Unmarshal(b []byte, version byte, lim Limits, v *T) error {
+	return unmarshal(b, version, lim, f.sh, v, reflect.ValueOf(v).Elem())
+}
+
+func unmarshal(b []byte, version byte, lim Limits, sh *shape, v any, target reflect.Value) error {
+	target.SetZero()
 	if len(b) == 0 {
 		return fmt.Errorf("decode %s: %w: no bytes", target.Type(), ErrMalformed)
 	}
@@ -84,7 +104,7 @@ func Unmarshal(b []byte, version byte, lim Limits, v any) error {
 	if err := s.whole(sh); err != nil {
 		return fmt.Errorf("decode %s: %w", target.Type(), err)
 	}
-	err = msgpack.NewDecoder(bytes.NewReader(b[1:])).Decode(v)
+	err := msgpack.NewDecoder(bytes.NewReader(b[1:])).Decode(v)
 	if err == nil {
 		same := comparison{want: b[1:]}
 		err = encoder(&same).Encode(v)
