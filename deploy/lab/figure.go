@@ -76,6 +76,8 @@ func (f figure) show(v float64) string {
 	case v == 0:
 	case v < 0.1:
 		s = fmt.Sprintf("%.4f", v)
+	case v < 10 && f.unit == "x":
+		s = fmt.Sprintf("%.3f", v)
 	case v < 10:
 		s = fmt.Sprintf("%.2f", v)
 	case v < 100:
