@@ -48,9 +48,9 @@ func measureCaps(ctx context.Context, l *lab) (_ []figure, err error) {
 	}
 	return []figure{
 		single("cap of 1 MB/s on what goes out: bytes on the link over the cap", "x", egress, 1.1),
-		single("  10 KiB published meanwhile, to placed", "ms", first, 0),
+		single("  10 KiB published meanwhile to placed, that cap", "ms", first, 0),
 		single("cap of 1 MB/s on what comes in: bytes on the link over the cap", "x", ingress, 1.1),
-		single("  10 KiB published meanwhile, to placed", "ms", second, 0),
+		single("  10 KiB published meanwhile to placed, this cap", "ms", second, 0),
 	}, nil
 }
 
