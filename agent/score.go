@@ -160,11 +160,12 @@ func (a *Agent) readTree(root artifact.Digest) (map[string][]byte, error) {
 		if e.Kind != artifact.File {
 			continue
 		}
-		var b []byte
+		var b, part []byte
 		for _, c := range e.Chunks {
-			if b, err = a.store.Read(c.ID, b); err != nil {
+			if part, err = a.store.Read(c.ID, part); err != nil {
 				return nil, err
 			}
+			b = append(b, part...)
 		}
 		if total += len(b); total > maxScoreBytes {
 			return nil, fmt.Errorf("score of over %d bytes", maxScoreBytes)
