@@ -69,7 +69,8 @@ func TestOriginSendsEachByteAboutOnce(t *testing.T) {
 				}
 				egress := float64(origin.swarm.Stats().ServedBytes) / size
 				t.Logf("egress %.3f, %.3f x ideal, %d KiB wasted", egress, time.Duration(last).Seconds()/(size/lanRate), wasted>>10)
-				if egress > 1.02 {
+				// The simulator holds the core to 1.02; here goroutines run by chance, and an extent may be overdue.
+				if egress > 1.05 {
 					t.Errorf("the origin sent %.3f times the artifact", egress)
 				}
 			})

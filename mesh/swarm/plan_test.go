@@ -76,6 +76,54 @@ func checkPlan(t *rapid.T, p *plan) {
 	}
 }
 
+// disturb has something happen to a plan.
+func disturb(t *rapid.T, p *plan, now time.Time) {
+	n := id.Node{byte(rapid.IntRange(1, 4).Draw(t, "node"))}
+	switch rapid.IntRange(0, 6).Draw(t, "event") {
+	case 0:
+		p.join(n)
+	case 1:
+		p.leave(n)
+	case 2:
+		has := newBitset(len(p.chunks))
+		for i := range p.chunks {
+			if rapid.Bool().Draw(t, "has") {
+				has.set(i)
+			}
+		}
+		p.learn(n, has, rapid.Bool().Draw(t, "shy"))
+	case 3:
+		p.giveUp(now)
+		from := rapid.IntRange(0, len(p.chunks)-1).Draw(t, "from")
+		p.more(n, runs{{from, len(p.chunks)}})
+	case 4:
+		p.next(now, int64(rapid.IntRange(0, 4<<20).Draw(t, "room")))
+	default:
+		if len(p.open) == 0 {
+			return
+		}
+		a := p.open[rapid.IntRange(0, len(p.open)-1).Draw(t, "request")]
+		if a.chunks == nil {
+			if c := p.todo.next(0, nil); c >= 0 && rapid.Bool().Draw(t, "granted") {
+				p.granted(a, []int{c}, now)
+			} else {
+				p.close(a)
+			}
+			return
+		}
+		for i := range a.chunks {
+			switch rapid.IntRange(0, 3).Draw(t, "chunk") {
+			case 0:
+				p.lacks(a, i)
+			case 1: // the source lied from here on
+			default:
+				p.arrived(a, i, now)
+			}
+		}
+		p.answered(a, now, a.bytes)
+	}
+}
+
 // Whatever sources do, in whatever order, no chunk is lost and none is asked for three times; and once
 // one source has all and answers, the plan ends.
 func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
@@ -94,51 +142,7 @@ func TestPlanLosesNoChunkUnderAnySchedule(t *testing.T) {
 		p.begin(chunks, lack, false, now)
 		for range rapid.IntRange(0, 200).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond)
-			n := id.Node{byte(rapid.IntRange(1, 4).Draw(t, "node"))}
-			switch rapid.IntRange(0, 6).Draw(t, "event") {
-			case 0:
-				p.join(n)
-			case 1:
-				p.leave(n)
-			case 2:
-				has := newBitset(len(chunks))
-				for i := range chunks {
-					if rapid.Bool().Draw(t, "has") {
-						has.set(i)
-					}
-				}
-				p.learn(n, has, rapid.Bool().Draw(t, "shy"))
-			case 3:
-				p.giveUp(now)
-				from := rapid.IntRange(0, len(chunks)-1).Draw(t, "from")
-				p.more(n, runs{{from, len(chunks)}})
-			case 4:
-				p.next(now, int64(rapid.IntRange(0, 4<<20).Draw(t, "room")))
-			default:
-				if len(p.open) == 0 {
-					continue
-				}
-				a := p.open[rapid.IntRange(0, len(p.open)-1).Draw(t, "request")]
-				if a.chunks == nil {
-					if c := p.todo.next(0, nil); c >= 0 && rapid.Bool().Draw(t, "granted") {
-						p.granted(a, []int{c}, now)
-					} else {
-						p.close(a)
-					}
-					checkPlan(t, p)
-					continue
-				}
-				for i := range a.chunks {
-					switch rapid.IntRange(0, 3).Draw(t, "chunk") {
-					case 0:
-						p.lacks(a, i)
-					case 1: // the source lied from here on
-					default:
-						p.arrived(a, i, now)
-					}
-				}
-				p.answered(a, now, a.bytes)
-			}
+			disturb(t, p, now)
 			checkPlan(t, p)
 		}
 		for _, s := range slices.Clone(p.sources) {
