@@ -235,7 +235,7 @@ func FuzzSession(f *testing.F) {
 		_ = c.Session(t.Context(), &script{Reader: strings.NewReader(string(b))}, w.ids[2].ID())
 		for _, h := range c.set.order {
 			for _, e := range h.recs.list() {
-				if key, ok := c.Key(e.log.Origin); !ok || e.rec.Verify(key) != nil {
+				if key, ok := c.Key(e.log.Origin); !ok || c.record(e).Verify(key) != nil {
 					t.Errorf("record %d of %s was stored unverified", e.seq, e.log)
 				}
 			}

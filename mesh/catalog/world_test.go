@@ -67,6 +67,7 @@ func (w *world) open(tb testing.TB, i int, shelf Shelf) *Catalog {
 	return must(Open(Config{
 		Shelf: shelf, Self: w.ids[i], Charter: w.charter, Wall: time.Now,
 		Log: slog.New(slog.DiscardHandler), Rand: rand.NewChaCha8(sha256.Sum256(fmt.Append(nil, i))),
+		CacheBytes: []int{0, -1, 4000}[i%3], // all in memory, nothing, a few
 	}))(tb)
 }
 
