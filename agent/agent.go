@@ -37,6 +37,7 @@ type Config struct {
 	Seeds     []string        // HOST:PORT or ID@HOST:PORT; optional
 	PolicyDir string          // a local score in place of the mesh's; optional
 	Limits    []control.Limit // caps on what artifacts take of the links, every class; optional
+	Leaf      bool            // only dial out, and be attached to members
 
 	Network   link.Network
 	Host      promise.Host
@@ -141,7 +142,7 @@ func (a *Agent) open() error {
 		Identity: cfg.Node.Identity, Charter: cfg.Node.Charter, Network: cfg.Network,
 		Catalog: a.store.Shelf("catalog"), Book: a.store.Shelf("peers"), Invites: a.store.Shelf("invites"),
 		Chunks: a.store, BookFile: filepath.Join(cfg.Node.Dir, "peers"),
-		Listen: cfg.Listen, Advertise: cfg.Advertise, Seeds: append(cfg.Node.Seeds, cfg.Seeds...),
+		Listen: cfg.Listen, Advertise: cfg.Advertise, Seeds: append(cfg.Node.Seeds, cfg.Seeds...), Leaf: cfg.Leaf,
 		AllowPull: a.allowPull, AllowInvite: a.allowInvite, Answer: a.answer,
 		Wall: cfg.Wall, Seed: cfg.Seed, Log: cfg.Log,
 	})

@@ -46,7 +46,7 @@ func (a *Agent) collectOnce(ctx context.Context) error {
 			return true
 		}
 		o := a.supply.index.find(root)
-		return o != nil && (o.ref.Version.By == a.mesh.Self() || o.ref.Name == scoreName || a.isCopy(*o) || courier.keeps(*o))
+		return o != nil && (o.ref.Version.By == a.mesh.Self() || o.ref.Name == scoreName || a.isCopy(*o) || a.keepsForLeaf(*o) || courier.keeps(*o))
 	})
 }
 

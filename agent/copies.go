@@ -141,7 +141,7 @@ func (c *copier) lookAtAll() {
 // to is copied by nobody: an insider must not fill the others' disks.
 func (c *copier) consider(o offered) {
 	root := o.ref.Root
-	if o.ref.Version.By == c.a.mesh.Self() || c.pulling[root] || c.failed[root] || !c.a.isCopy(o) || !c.a.supply.trusted(o) {
+	if o.ref.Version.By == c.a.mesh.Self() || c.pulling[root] || c.failed[root] || !(c.a.isCopy(o) || c.a.keepsForLeaf(o)) || !c.a.supply.trusted(o) {
 		return
 	}
 	if has, err := c.a.store.Has(root); err == nil && !has {
@@ -152,13 +152,32 @@ func (c *copier) consider(o offered) {
 // copiesOf is who should hold o besides its publisher.
 func (a *Agent) copiesOf(o offered) []id.Node {
 	var may []id.Node
-	for n := range a.mesh.Alive() {
+	for n := range a.mesh.Reachable() {
 		if n != o.ref.Version.By && a.mayPull(n, o.ref.Name) {
 			may = append(may, n)
 		}
 	}
 	ranked := id.Rank(o.ref.Root[:], may)
 	return ranked[:min(len(ranked), mesh.Copies)]
+}
+
+// leafBytes is how much an attach point keeps for one leaf, besides what it keeps as a copy.
+const leafBytes = 1 << 30
+
+// keepsForLeaf reports whether o is of a leaf that is attached here: its attach point fetches what it publishes
+// at once, the newest first and up to leafBytes, so that others get it while the leaf sleeps.
+func (a *Agent) keepsForLeaf(o offered) bool {
+	leaf := o.ref.Version.By
+	if !a.mesh.AttachedHere(leaf) {
+		return false
+	}
+	newer := int64(0)
+	for _, other := range a.supply.offers("") {
+		if other.ref.Version.By == leaf && !other.at.Before(o.at) {
+			newer += other.ref.SizeBytes
+		}
+	}
+	return newer <= leafBytes
 }
 
 func (a *Agent) isCopy(o offered) bool {

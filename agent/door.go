@@ -38,8 +38,12 @@ func (d door) Members(context.Context) ([]control.Member, error) {
 	nodes := d.a.listed()
 	out := make([]control.Member, 0, len(nodes))
 	for _, n := range nodes {
+		kind := "member"
+		if n.Leaf {
+			kind = "leaf"
+		}
 		out = append(out, control.Member{
-			Name: n.Name, ID: n.ID.String(), Status: n.Status, Kind: "member", Self: n.Self, Address: first1(n.Addrs),
+			Name: n.Name, ID: n.ID.String(), Status: n.Status, Kind: kind, Self: n.Self, Address: first1(n.Addrs),
 			Tags: n.Tags, Roles: n.Roles, RTTSeconds: n.RTT.Seconds(),
 			Promises: control.Counts{Kept: n.Counts[0], Repaired: n.Counts[1], Failed: n.Counts[2], Waiting: n.Counts[3], Drifted: n.Counts[4]},
 			Score:    n.Score, Version: n.Version, Platform: n.Platform, LastSeen: n.LastSeen, Forked: n.Forked,

@@ -146,23 +146,3 @@ func TestAWallClockThatJumpedMeansLookAround(t *testing.T) {
 		t.Logf("whole %v after the resume", f.until("it is whole", 10*time.Second, f.whole))
 	})
 }
-
-// Who cannot be dialled back stays out of the ring, and is heard all the same.
-func TestWhoCannotBeReachedStaysOutOfTheRing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := four(t, 24)
-		defer f.end()
-		f.net.NAT("10.0.0.9:6374", true)
-		phone := f.join("phone", 9, nil)
-		f.until("it is heard", 30*time.Second, func() (bool, string) {
-			return phone.agent.mesh.Catalog().Root() == f.parent.agent.mesh.Catalog().Root(), f.report()
-		})
-		time.Sleep(time.Minute)
-		if s := phone.agent.mesh.Standing(); s == mesh.InRing {
-			t.Error("it is in the ring, and nobody reaches it there")
-		}
-		// It moves to where it can be reached: no restart is needed.
-		f.net.NAT("10.0.0.9:6374", false)
-		t.Logf("in the ring %v after it could be", f.until("it is in the ring", 10*time.Minute, f.whole))
-	})
-}

@@ -165,7 +165,7 @@ func refusals(s mesh.Stats) map[string]int64 {
 		"packet_malformed": s.Link.PacketsMalformed, "packet_unknown_sender": s.Link.PacketsUnknown,
 		"packet_forged": s.Link.PacketsForged, "packet_replayed": s.Link.PacketsReplayed, "packet_unheard": s.Link.PacketsUnheard,
 		"stream_over_cap": s.Link.StreamsRefused, "stream_handshake": s.Link.StreamsFailed,
-		"catalog_session": int64(s.Catalog.Refused), "catalog_incomplete": int64(s.Catalog.Incomplete),
+		"catalog_session": int64(s.Catalog.Refused), "lease": int64(s.LeasesRefused), "catalog_incomplete": int64(s.Catalog.Incomplete),
 		"swarm_false_chunk": s.Swarm.Lies, "swarm_protocol": s.Swarm.Violations, "swarm_foreign_chunk": s.Swarm.Foreign,
 	}
 }

@@ -277,6 +277,9 @@ func (w *world) public(p *policies.Program) map[string]string {
 // selfMember is this node as the score sees it.
 func (a *Agent) selfMember(held map[string]roles.Held) roles.Member {
 	m := roles.Member{ID: a.mesh.Self().String(), Name: a.name, Addr: hostOf(first1(a.mesh.Advertised())), Tags: a.tags}
+	if m.Addr == "" {
+		m.Addr = a.mesh.Here() // a leaf is reached nowhere; this is where it is
+	}
 	for name, h := range held {
 		if h.Holds {
 			m.Roles = append(m.Roles, name)
@@ -307,7 +310,7 @@ func (l *loop) liveMembers() []roles.Member {
 	self.Facts = l.world.public(l.program)
 	out := []roles.Member{self}
 	for _, n := range l.a.mesh.Nodes() {
-		if n.Self || !n.Alive {
+		if n.Self || !n.Live {
 			continue
 		}
 		out = append(out, memberOf(n))

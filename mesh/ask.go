@@ -86,7 +86,7 @@ var ErrUnreachable = errors.New("unreachable")
 func (m *Mesh) Ask(ctx context.Context, to id.Node, q Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	c, err := m.link.Dial(ctx, to, protoAsk)
+	c, err := m.dial(ctx, to, protoAsk)
 	if err != nil {
 		return Answer{}, fmt.Errorf("ask %s: %w: %v", to.Short(), ErrUnreachable, err)
 	}

@@ -22,7 +22,9 @@ func fuzzFrame[T any](t *testing.T, b []byte) {
 }
 
 func FuzzAttach(f *testing.F) {
-	for _, body := range []any{&reachFrame{[8]byte{1}}, &reachedFrame{true, "no"}} {
+	for _, body := range []any{&reachFrame{[8]byte{1}}, &reachedFrame{true, "no"}, &emptyFrame{}, &offerFrame{7}, &refusedFrame{"full"},
+		&leaseFrame{[]byte{1}, true}, &membersFrame{[][16]byte{{1}}, [][16]byte{{2}, {3}}}, &callFrame{[16]byte{1}, protoSwarm}, &byeFrame{2},
+	} {
 		b, err := wire.Marshal(attachV1, body)
 		if err != nil {
 			f.Fatal(err)
@@ -32,5 +34,12 @@ func FuzzAttach(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fuzzFrame[reachFrame](t, b)
 		fuzzFrame[reachedFrame](t, b)
+		fuzzFrame[emptyFrame](t, b)
+		fuzzFrame[offerFrame](t, b)
+		fuzzFrame[refusedFrame](t, b)
+		fuzzFrame[leaseFrame](t, b)
+		fuzzFrame[membersFrame](t, b)
+		fuzzFrame[callFrame](t, b)
+		fuzzFrame[byeFrame](t, b)
 	})
 }

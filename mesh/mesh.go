@@ -6,6 +6,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,6 +57,7 @@ type Config struct {
 	Listen    string   // ADDR:PORT
 	Advertise []string // HOST:PORT; optional: what was bound
 	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
+	Leaf      bool     // only dial out; else a node is a leaf where no peer can dial it back
 
 	// AllowPull says whether peer may have the artifact of that root. Called from many goroutines.
 	AllowPull func(peer id.Node, root artifact.Digest) bool
@@ -81,10 +83,13 @@ type Mesh struct {
 	invites *invites
 	reach   *reach
 
+	letKick chan struct{} // capacity 1: lets has something to tell
 	changed chan struct{} // capacity 1: catalog or members changed; no data
 	kick    chan struct{} // capacity 1: tend soon
 
 	running sync.WaitGroup // sessions that this node dialled
+
+	leaseRev uint64 // of the catalog, as far as leases were read; owned by listen
 
 	mu       sync.Mutex
 	sessions map[id.Node]*session  // open sync sessions, by peer
@@ -93,7 +98,16 @@ type Mesh struct {
 	hintRand *rand.Rand
 	opened   uint64 // sessions so far
 	standing Standing
-	offline  bool
+
+	leases        map[id.Node]*lease    // what is known of leaves
+	leaseLies     map[refusedLease]bool // that were told of
+	leasesRefused uint64
+	leaseCount    uint64               // of the last lease that this node signed
+	lodgers       map[id.Node]*lodger  // leaves that are attached here
+	lets          map[id.Node]*let     // what is to be told of them
+	points        map[id.Node]*point   // where this leaf is attached
+	notTaken      map[string]time.Time // until when an attach point is not asked
+	offline       bool
 }
 
 // New opens the catalog and binds the port. Nothing is said to anybody before Run.
@@ -106,6 +120,12 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: cfg.Identity.ID(),
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		sessions: map[id.Node]*session{}, unlike: map[id.Node]time.Time{}, hints: newHints(), hintRand: newRand(cfg.Seed ^ 0x417), reach: newReach(),
+		letKick: make(chan struct{}, 1),
+		leases:  map[id.Node]*lease{}, leaseLies: map[refusedLease]bool{}, lodgers: map[id.Node]*lodger{}, lets: map[id.Node]*let{},
+		points: map[id.Node]*point{}, notTaken: map[string]time.Time{},
+	}
+	if cfg.Leaf {
+		m.standing = AsLeaf
 	}
 	m.cert.Store(cert)
 	m.catalog, err = catalog.Open(catalog.Config{
@@ -119,7 +139,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.link, err = link.New(link.Config{
 		Identity: cfg.Identity, Charter: cfg.Charter, Network: cfg.Network, Book: cfg.Book, BookFile: cfg.BookFile,
-		Listen: cfg.Listen, Advertise: cfg.Advertise, Wall: cfg.Wall, Rand: newRand(cfg.Seed), Log: cfg.Log,
+		DialOnly: cfg.Leaf, Listen: cfg.Listen, Advertise: cfg.Advertise, Wall: cfg.Wall, Rand: newRand(cfg.Seed), Log: cfg.Log,
 		Revoked: m.catalog.Revoked,
 	})
 	if err != nil {
@@ -127,7 +147,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.swarm = swarm.New(swarm.Config{
 		Self:   m.self,
-		Open:   func(ctx context.Context, to id.Node) (net.Conn, error) { return m.link.Dial(ctx, to, protoSwarm) },
+		Open:   func(ctx context.Context, to id.Node) (net.Conn, error) { return m.dial(ctx, to, protoSwarm) },
 		Chunks: cfg.Chunks, Allow: cfg.AllowPull, Log: cfg.Log, Wall: cfg.Wall, Seed: cfg.Seed,
 	})
 	m.ring, err = ring.New(ring.Config{
@@ -158,7 +178,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	parts, ctx := errgroup.WithContext(ctx)
 	linked := make(chan error, 1)
 	go func() { linked <- m.link.Run(linkCtx) }()
-	for _, part := range []func(context.Context) error{m.ring.Run, m.swarm.Run, m.tend, m.listen} {
+	for _, part := range []func(context.Context) error{m.ring.Run, m.swarm.Run, m.tend, m.listen, m.keepLeases} {
 		parts.Go(func() error { return part(ctx) })
 	}
 	parts.Go(func() error {
@@ -181,8 +201,13 @@ func (m *Mesh) Cert() *trust.Cert       { return m.cert.Load() }
 func (m *Mesh) Charter() *trust.Charter { return m.cfg.Charter }
 
 // Addr is the bound HOST:PORT; Advertised where others may reach it.
-func (m *Mesh) Addr() string         { return m.link.Addr() }
-func (m *Mesh) Advertised() []string { return m.link.Advertised() }
+func (m *Mesh) Addr() string { return m.link.Addr() }
+func (m *Mesh) Advertised() []string {
+	if m.Standing() == AsLeaf {
+		return nil
+	}
+	return m.link.Advertised()
+}
 
 // Changed is kicked when the catalog or the members may have changed. Capacity 1, no data, one reader.
 func (m *Mesh) Changed() <-chan struct{} { return m.changed }
@@ -212,12 +237,32 @@ func (m *Mesh) Pull(ctx context.Context, r artifact.Ref, progress func(done, tot
 // Underway tells of all pulls, in no order.
 func (m *Mesh) Underway() []swarm.Progress { return m.swarm.Underway() }
 
+// dial opens a stream to n: a leaf only where it is attached.
+func (m *Mesh) dial(ctx context.Context, n id.Node, proto string) (net.Conn, error) {
+	if m.IsLeaf(n) && !m.lodges(n) {
+		return nil, fmt.Errorf("dial leaf %s for %s: %w: it only dials out, and is not attached here", n.Short(), proto, link.ErrUnreachable)
+	}
+	return m.link.Dial(ctx, n, proto)
+}
+
+// lodges reports whether a session of leaf n is open here.
+func (m *Mesh) lodges(n id.Node) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.lodgers[n] != nil
+}
+
+func (m *Mesh) keyOf(n id.Node) ed25519.PublicKey {
+	key, _ := m.catalog.Key(n)
+	return key
+}
+
 // holders lists who may have r, likeliest first: the publisher, those who said that they placed it, the
 // copies, then everybody alive. Nodes that are known to be away come last.
 func (m *Mesh) holders(r artifact.Ref) []id.Node {
 	alive := m.Alive()
 	seen := map[id.Node]bool{m.self: true}
-	var near, away []id.Node
+	var near, far []id.Node
 	add := func(n id.Node) {
 		if seen[n] {
 			return
@@ -226,10 +271,18 @@ func (m *Mesh) holders(r artifact.Ref) []id.Node {
 		if alive[n] {
 			near = append(near, n)
 		} else {
-			away = append(away, n)
+			far = append(far, n)
 		}
 	}
-	add(r.Version.By)
+	m.mu.Lock()
+	at := m.presenceLocked(r.Version.By, alive).at
+	away := !at.IsZero() && m.lodgers[r.Version.By] == nil // its bytes are where it is attached
+	m.mu.Unlock()
+	if away {
+		add(at)
+	} else {
+		add(r.Version.By)
+	}
 	for _, rec := range m.catalog.Live(catalog.ScopeMain, catalog.KindPlaced, r.Name) {
 		if body, err := catalog.DecodePlaced(rec.Body); err == nil && body.Tree == r.Tree {
 			add(rec.Log.Origin)
@@ -239,7 +292,7 @@ func (m *Mesh) holders(r artifact.Ref) []id.Node {
 	for _, n := range ranked {
 		add(n)
 	}
-	return append(near, away...)
+	return append(near, far...)
 }
 
 // SetOffline closes all links and packets, and refuses new ones, until called with false.

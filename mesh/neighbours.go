@@ -3,10 +3,9 @@ package mesh
 import (
 	"bytes"
 	"context"
+	"maps"
 	"math/rand/v2"
-	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"meshd/mesh/id"
 	"meshd/mesh/link"
 	"meshd/mesh/ring"
-	"meshd/mesh/trust"
 )
 
 const (
@@ -31,14 +29,6 @@ const (
 	joinPatience  = time.Second      // before the side that did not dial joins: who dialled does so at once
 	slowAtOnce    = 4                // absent peers beyond the recent ones that one look dials
 )
-
-// A session is an open sync stream with one peer.
-type session struct {
-	conn    net.Conn
-	dialler id.Node   // who opened it: of two at once, both ends keep the smaller id's
-	started time.Time // by the wall clock, as the ring tells its times
-	opened  time.Time // by the steady one
-}
 
 // tend is the goroutine that owns whom to talk to: it opens sessions with neighbours, joins the ring
 // through them, and dials absent peers from the book.
@@ -82,6 +72,7 @@ type tender struct {
 	addrs              []string  // own, at addrsAt
 	addrsAt            time.Time
 	met                time.Time // when somebody was last there
+	tried              int       // attach points, of all that could be
 
 	hinted time.Time // when hints are due; zero: not
 	buried time.Time // when the long dead were last looked for
@@ -124,6 +115,11 @@ func (t *tender) look(ctx context.Context) {
 	t.checkDoubts(now)
 	t.alone(open, now)
 	t.place(ctx, open, now)
+	if m.Standing() == AsLeaf {
+		t.lodge(ctx, open, now)
+		t.bury(now)
+		return
+	}
 	alive, _ := m.inRing()
 	delete(alive, m.self)
 
@@ -139,7 +135,7 @@ func (t *tender) look(ctx context.Context) {
 	}
 	// Whoever is in session and not in the ring belongs in it: a newcomer, or the far side of a healed split.
 	for n := range open {
-		if standing == InRing && !alive[n] && !fresh[n] && now.Sub(t.joined[n]) >= rejoinEvery {
+		if standing == InRing && !alive[n] && !fresh[n] && !m.lodges(n) && now.Sub(t.joined[n]) >= rejoinEvery {
 			t.joined[n] = now
 			t.wg.Go(func() {
 				if _, err := m.ring.Join(ctx, []id.Node{n}); err != nil && ctx.Err() == nil {
@@ -218,7 +214,7 @@ func (t *tender) dialAbsent(ctx context.Context, alive, open map[id.Node]bool, n
 // absent lists the peers of the book that are neither alive nor in session, the most recently seen first.
 func (m *Mesh) absent(alive, open map[id.Node]bool) []link.Peer {
 	peers := slices.DeleteFunc(m.link.Peers(), func(p link.Peer) bool {
-		return p.ID == m.self || alive[p.ID] || open[p.ID] || len(p.Addrs) == 0 || (p.Cert != nil && m.catalog.Revoked(p.Cert.Key))
+		return p.ID == m.self || m.absentLeaf(p.ID) || alive[p.ID] || open[p.ID] || len(p.Addrs) == 0 || (p.Cert != nil && m.catalog.Revoked(p.Cert.Key))
 	})
 	slices.SortFunc(peers, func(a, b link.Peer) int { return b.LastSeen.Compare(a.LastSeen) })
 	return peers
@@ -267,96 +263,6 @@ func (t *tender) dial(ctx context.Context, key string, do func(context.Context))
 	})
 }
 
-// openSession dials n and starts a sync session; it returns when the dial did, not the session.
-func (m *Mesh) openSession(ctx context.Context, n id.Node) {
-	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	c, err := m.link.Dial(dialCtx, n, protoSync)
-	if err != nil {
-		m.cfg.Log.Debug("dial", "peer", n.Short(), "error", err)
-		return
-	}
-	m.startSession(ctx, n, c)
-}
-
-// openSeed dials HOST:PORT or ID@HOST:PORT.
-func (m *Mesh) openSeed(ctx context.Context, seed string) {
-	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	want, addr, named := strings.Cut(seed, "@")
-	if !named {
-		addr = seed
-	}
-	c, cert, err := m.link.DialAddr(dialCtx, addr, protoSync)
-	if err != nil {
-		m.cfg.Log.Debug("dial", "seed", seed, "error", err)
-		return
-	}
-	if cert.ID == m.self || (named && cert.ID.String() != want) {
-		if cert.ID != m.self {
-			m.cfg.Log.Warn("another node answers at a seed", "seed", seed, "node", cert.ID)
-		}
-		_ = c.Close() // nothing was said on it
-		return
-	}
-	m.startSession(ctx, cert.ID, c)
-}
-
-// startSession runs a session in the background of the mesh's life; one a peer, the newer one stays.
-func (m *Mesh) startSession(ctx context.Context, n id.Node, c net.Conn) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if ctx.Err() != nil || m.offline {
-		_ = c.Close()
-		return
-	}
-	m.running.Go(func() { m.runSession(ctx, n, c, m.self) })
-}
-
-func (m *Mesh) serveSync(ctx context.Context, p trust.Cert, c net.Conn) {
-	m.runSession(ctx, p.ID, c, p.ID)
-}
-
-func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id.Node) {
-	s := &session{conn: c, dialler: dialler, started: m.cfg.Wall(), opened: time.Now()}
-	m.mu.Lock()
-	if old := m.sessions[n]; old != nil {
-		if old.dialler != dialler && old.dialler.Compare(dialler) < 0 {
-			m.mu.Unlock()
-			_ = c.Close() // both dialled at once: the other stream stays
-			return
-		}
-		_ = old.conn.Close()
-	}
-	m.sessions[n] = s
-	m.opened++
-	m.mu.Unlock()
-	m.tendSoon()
-	m.notify()
-	err := m.catalog.Session(ctx, c, n)
-	_ = c.Close() // the session is over either way
-	m.mu.Lock()
-	if m.sessions[n] == s {
-		delete(m.sessions, n)
-		delete(m.unlike, n)
-	}
-	m.mu.Unlock()
-	if err != nil && ctx.Err() == nil {
-		m.cfg.Log.Debug("sync session ended", "peer", n.Short(), "error", err)
-	}
-	m.tendSoon()
-	m.notify()
-}
-
-func (m *Mesh) closeSessions() {
-	m.mu.Lock()
-	for _, s := range m.sessions {
-		_ = s.conn.Close()
-	}
-	m.mu.Unlock()
-	m.running.Wait()
-}
-
 // listen moves what the ring and the catalog tell into one kick for the agent, and what the catalog knows
 // of certificates and addresses into the peer book.
 func (m *Mesh) listen(ctx context.Context) error {
@@ -367,10 +273,12 @@ func (m *Mesh) listen(ctx context.Context) error {
 			return nil
 		case <-m.ring.Changed():
 			m.tendSoon()
+			m.kickLodgers()
 		case <-m.catalog.Changed():
 			if root := m.catalog.Root(); root != taught {
 				taught = root
 				m.teachBook()
+				m.learnLeases()
 			}
 			m.link.DropRevoked()
 		}
@@ -428,16 +336,25 @@ func (m *Mesh) heardRoot(n id.Node, root [8]byte) {
 	}
 }
 
-// Alive returns this node and all that it can talk to: ring members that are alive, and peers in session
-// that the ring has not given up. A revoked node is none of them, whatever the ring still thinks.
+// Alive returns this node and all that it can talk to: ring members that are alive, leaves that are attached
+// to one, and peers in session that the ring has not given up. A revoked node is none of them, whatever the ring still thinks.
 func (m *Mesh) Alive() map[id.Node]bool {
 	alive, gone := m.inRing()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var leaves []id.Node
+	for n := range m.leases {
+		if m.presenceLocked(n, alive).alive {
+			leaves = append(leaves, n)
+		}
+	}
 	for n := range m.sessions {
 		if !gone[n] {
 			alive[n] = true
 		}
+	}
+	for _, n := range leaves {
+		alive[n] = true
 	}
 	for n := range alive {
 		if cert, ok := m.catalog.Cert(n); ok && m.catalog.Revoked(cert.Key) && n != m.self {
@@ -447,9 +364,31 @@ func (m *Mesh) Alive() map[id.Node]bool {
 	return alive
 }
 
-// inRing returns this node and the ring members that are alive, and those that left or failed.
+// Reachable is Alive without the leaves: those whom anybody can ask.
+func (m *Mesh) Reachable() map[id.Node]bool {
+	alive := m.Alive()
+	reached, _ := m.inRing()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n := range alive {
+		if m.presenceLocked(n, reached).leaf {
+			delete(alive, n)
+		}
+	}
+	return alive
+}
+
+// inRing returns this node and the ring members that are alive, and those that left or failed. A leaf knows
+// what its attach point tells.
 func (m *Mesh) inRing() (alive, gone map[id.Node]bool) {
 	alive, gone = map[id.Node]bool{m.self: true}, map[id.Node]bool{}
+	m.mu.Lock()
+	for _, p := range m.points {
+		if !p.standby {
+			maps.Copy(alive, p.alive)
+		}
+	}
+	m.mu.Unlock()
 	for _, member := range m.ring.Members() {
 		if member.Status == ring.Alive {
 			alive[member.ID] = true

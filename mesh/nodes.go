@@ -19,7 +19,10 @@ type Node struct {
 	Attested     bool   // Name is bound by the certificate
 	Self         bool
 	Alive        bool
-	Status       string            // alive, suspect, left, failed; failed too where it was never seen here
+	Live         bool              // in the score's words: alive in the ring, or a leaf with a valid lease
+	Leaf         bool              // it only dials out
+	At           id.Node           // of a leaf: its attach point; zero if none
+	Status       string            // alive, suspect, left, failed, asleep (of a leaf); failed too where it was never seen here
 	Tags         map[string]string // attested and declared; attested ones can't be shadowed
 	AttestedTags map[string]string
 	Roles        []string
@@ -48,6 +51,12 @@ func (m *Mesh) Nodes() []Node {
 		ringOf[member.ID] = member
 	}
 	alive := m.Alive()
+	reached, _ := m.inRing()
+	present := func(n id.Node) presence {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.presenceLocked(n, reached)
+	}
 	seen := map[id.Node]time.Time{}
 	for _, p := range m.link.Peers() {
 		seen[p.ID] = p.LastSeen
@@ -71,12 +80,14 @@ func (m *Mesh) Nodes() []Node {
 			node.Status, node.RTT = string(member.Status), member.RTT
 		}
 		if node.Self {
-			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.link.Advertised(), m.cfg.Wall()
+			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.Advertised(), m.cfg.Wall()
 		}
 		if _, inRing := ringOf[n]; !inRing && alive[n] {
 			node.Status = string(ring.Alive) // in session, and about to be in the ring
 		}
+		node.lodged(present(n))
 		node.Alive = node.Status == string(ring.Alive)
+		node.Live = node.Live || node.Alive
 		if node.Alive {
 			node.LastSeen = m.cfg.Wall()
 		}
@@ -98,6 +109,24 @@ func (m *Mesh) Nodes() []Node {
 		return a.ID.Compare(b.ID)
 	})
 	return out
+}
+
+// statusAsleep is that of a leaf that is not attached now.
+const statusAsleep = "asleep"
+
+// lodged tells of a node that is a leaf how it stands.
+func (n *Node) lodged(p presence) {
+	if !p.leaf {
+		return
+	}
+	n.Leaf, n.Live, n.At, n.Addrs = true, p.live, p.at, nil
+	switch {
+	case n.Self:
+	case p.alive:
+		n.Status = string(ring.Alive)
+	default:
+		n.Status = statusAsleep
+	}
 }
 
 // declare takes what the node says of itself. A name that the certificate binds stands.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"meshd/mesh/catalog"
 	"meshd/mesh/id"
 )
 
@@ -17,6 +18,7 @@ type Standing uint8
 const (
 	Seeking Standing = iota
 	InRing
+	AsLeaf // nobody reaches it, or it was told to dial out only
 )
 
 const (
@@ -67,7 +69,7 @@ func (t *tender) place(ctx context.Context, open map[id.Node]bool, now time.Time
 	m, p := t.m, t.placer
 	standing := m.Standing()
 	switch {
-	case p.under || (standing == InRing && !p.renew):
+	case p.under || (standing == InRing && !p.renew) || m.cfg.Leaf:
 		return
 	case standing == Seeking && !m.KnowsOthers():
 		m.stand(InRing) // who founds a mesh has nobody to ask
@@ -106,8 +108,10 @@ func (t *tender) proven(ctx context.Context, got proof) {
 		return
 	}
 	p.renew = false
-	m.cfg.Log.Warn("this node takes no part in the ring; it is asked again", "error", got.err, "every", askPeerAgain)
-	m.stand(Seeking)
+	if m.Standing() != AsLeaf {
+		m.cfg.Log.Warn("this node is a leaf; it asks again", "error", got.err, "every", askPeerAgain)
+	}
+	m.stand(AsLeaf)
 }
 
 // anotherToAsk reports whether a peer in session has not tried yet.
@@ -118,11 +122,23 @@ func (t *tender) anotherToAsk() bool {
 // stand takes a place.
 func (m *Mesh) stand(s Standing) {
 	m.mu.Lock()
+	was := m.standing
 	m.standing = s
+	var open []net.Conn
+	if s == AsLeaf && was != AsLeaf {
+		for _, one := range m.sessions { // they go on at another pace, with the attach point alone
+			open = append(open, one.conn)
+		}
+	}
 	m.mu.Unlock()
-	if s == InRing {
+	for _, c := range open {
+		_ = c.Close()
+	}
+	switch {
+	case s == InRing:
 		m.ring.Enter()
-	} else {
+		m.detach(catalog.LeaseInRing)
+	case s != was:
 		m.ring.Leave()
 	}
 	m.tendSoon()
@@ -169,6 +185,7 @@ func (t *tender) afresh(open map[id.Node]bool, now time.Time) {
 	clear(t.dialled)
 	clear(t.joined)
 	t.placer.afresh()
+	t.m.probePoints()
 	for n := range open {
 		t.doubt(n, now)
 	}

@@ -18,14 +18,17 @@ type Stats struct {
 	Catalog  catalog.Stats
 	Sessions int    // sync sessions open now, with distinct peers
 	Opened   uint64 // sync sessions since New
-	// Members counts by status the nodes that are known here, this one included: alive, left or failed.
+	Leaves   int    // that are attached here, standbys included
+	// LeasesRefused counts leases that lied: of another node, too long, replayed.
+	LeasesRefused uint64
+	// Members counts by status the nodes that are known here, this one included: alive, left, failed or asleep.
 	Members map[string]int
 }
 
 // Stats reads the counters one by one, not at one instant.
 func (m *Mesh) Stats() Stats {
 	s := Stats{Link: m.link.Stats(), Swarm: m.swarm.Stats(), Catalog: m.catalog.Stats(), Members: map[string]int{}}
-	for _, status := range []ring.Status{ring.Alive, ring.Left, ring.Failed} {
+	for _, status := range []ring.Status{ring.Alive, ring.Left, ring.Failed, statusAsleep} {
 		s.Members[string(status)] = 0
 	}
 	for _, n := range m.Nodes() {
@@ -34,6 +37,7 @@ func (m *Mesh) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s.Sessions, s.Opened = len(m.sessions), m.opened
+	s.Leaves, s.LeasesRefused = len(m.lodgers), m.leasesRefused
 	return s
 }
 

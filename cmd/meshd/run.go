@@ -80,22 +80,12 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.join, "join", "", "a token from meshctl invite: TOKEN, @FILE, or - for standard input")
 	f.StringVar(&o.http, "http", "", "ADDR:PORT for /healthz, /readyz, /metrics and the page; the page only on loopback (default: no port)")
 	f.StringVar(&o.config, "config", "", "a file of NAME = VALUE, names as of these flags; read again on SIGHUP")
-	f.BoolVar(&o.leaf, "leaf", false, "only dial out (not yet supported)")
+	f.BoolVar(&o.leaf, "leaf", false, "only dial out: be attached to members, bind no port; without it a node is a leaf by itself where no peer reaches it")
 	f.BoolVar(&o.once, "once", false, "converge, tell the peers, leave; exit 1 if a promise failed; starts no process")
-}
-
-func (o *options) refuseUnsupported() error {
-	if o.leaf {
-		return usagef("--leaf is not yet supported by this version")
-	}
-	return nil
 }
 
 func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	if err := o.checkAddresses(); err != nil {
-		return err
-	}
-	if err := o.refuseUnsupported(); err != nil {
 		return err
 	}
 	hangups := make(chan os.Signal, 1)
@@ -200,7 +190,7 @@ func (o *options) open(cfg agent.Config) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if free != "" {
+	if free != "" && !o.leaf {
 		if err := cfg.Node.Bound(a.Addr()); err != nil {
 			return nil, errors.Join(err, a.Close())
 		}

@@ -64,6 +64,26 @@ func EncodeCheckpoint(b CheckpointBody) ([]byte, error) { return wire.Marshal(bo
 // DecodeCheckpoint reads what EncodeCheckpoint writes.
 func DecodeCheckpoint(b []byte) (CheckpointBody, error) { return decodeBody[CheckpointBody](b) }
 
+// LeaseBody is what an attach point says of a leaf. Nothing of it counts unless the leaf signed the lease.
+type LeaseBody struct {
+	Lease []byte // as trust.SignLease returns it
+	State uint8
+}
+
+// The states of a leaf at its attach point.
+const (
+	LeaseHere   = 1 // its session is open
+	LeaseAway   = 2 // it was there; it counts as live for as long as the lease lasts
+	LeaseOver   = 3 // it said goodbye
+	LeaseInRing = 4 // it is no leaf any more
+)
+
+// EncodeLease returns the body of a lease record.
+func EncodeLease(b LeaseBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
+
+// DecodeLease reads what EncodeLease writes. The lease in it is not verified.
+func DecodeLease(b []byte) (LeaseBody, error) { return decodeBody[LeaseBody](b) }
+
 // EncodeCert returns the body of a cert record.
 func EncodeCert(b CertBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
 

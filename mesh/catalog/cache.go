@@ -7,7 +7,9 @@ const recordCost = 256
 
 // kept reports whether records like e are in memory whatever the cache holds: what nodes say of themselves
 // is read all the time, and is bounded by their number.
-func (e *entry) kept() bool { return e.kind == KindStatus || e.kind == KindStatement }
+func (e *entry) kept() bool {
+	return e.kind == KindStatus || e.kind == KindStatement || e.kind == KindLease
+}
 
 // remember keeps the record of e in memory if there is room, or leaves it to the shelf. Nobody else has e
 // yet, or holds mu.

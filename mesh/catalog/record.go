@@ -43,6 +43,7 @@ const (
 	// KindCheckpoint is written by the catalog itself: a CheckpointBody, below whose floor nothing of the log
 	// counts. Of several in a log the one with the highest floor stays.
 	KindCheckpoint = 7
+	KindLease      = 8 // LeaseBody: the origin is the attach point of the leaf whose id is the record's name
 )
 
 // Limits of a record, counted in its encoding.
@@ -117,7 +118,7 @@ func scopeByte(scope string) uint8 {
 // scopeOf returns the scope that a kind belongs to, "" for a kind that is unknown here.
 func scopeOf(kind uint8) string {
 	switch kind {
-	case KindCert, KindStatus, KindStatement:
+	case KindCert, KindStatus, KindStatement, KindLease:
 		return ScopeNodes
 	case KindArtifact, KindWithdraw, KindPlaced, KindCheckpoint:
 		return ScopeMain

@@ -16,13 +16,14 @@ import (
 
 // Limits of a session's waits and queues.
 const (
-	keepAlive  = 60 * time.Second  // roots are compared this often, so a live peer is never silent for longer
-	silenceMax = 150 * time.Second // after which a peer is given up
-	writeMax   = 60 * time.Second  // for one frame
-	maxPushes  = 4096              // new records that wait for a slow peer, then a later comparison brings them
-	maxControl = 256               // frames that wait to be sent, pages not counted
-	maxRounds  = 3                 // comparisons in a row that leave the roots unlike, then the next kick decides
-	maxAsked   = 1 << 18           // logs that a peer may ask for at once
+	keepAlive  = 60 * time.Second // roots are compared this often, so a live peer is never silent for longer
+	silences   = 3                // times its pace, after which a silent peer is given up
+	silenceMax = silences * keepAlive
+	writeMax   = 60 * time.Second // for one frame
+	maxPushes  = 4096             // new records that wait for a slow peer, then a later comparison brings them
+	maxControl = 256              // frames that wait to be sent, pages not counted
+	maxRounds  = 3                // comparisons in a row that leave the roots unlike, then the next kick decides
+	maxAsked   = 1 << 18          // logs that a peer may ask for at once
 )
 
 // phase is where a session stands in a comparison.
@@ -43,6 +44,7 @@ type session struct {
 	c    *Catalog
 	peer id.Node
 	conn net.Conn
+	pace time.Duration // between comparisons with no other reason
 
 	// The reader owns these.
 	heads   []head // that came so far
@@ -74,7 +76,12 @@ type session struct {
 //
 // What breaks a limit or a signature ends the session with an error that says so, and is counted.
 func (c *Catalog) Session(ctx context.Context, conn net.Conn, peer id.Node) error {
-	s := &session{c: c, peer: peer, conn: conn, touched: map[LogID]bool{}, kick: make(chan struct{}, 1)}
+	return c.PacedSession(ctx, conn, peer, keepAlive)
+}
+
+// PacedSession is Session with comparisons at another pace; both ends must have the same.
+func (c *Catalog) PacedSession(ctx context.Context, conn net.Conn, peer id.Node, pace time.Duration) error {
+	s := &session{c: c, peer: peer, conn: conn, pace: pace, touched: map[LogID]bool{}, kick: make(chan struct{}, 1)}
 	outer := ctx
 	ctx, cancel := context.WithCancel(outer)
 	closed := make(chan struct{})
@@ -141,7 +148,7 @@ func blame(err error) error {
 // read handles frames until the stream ends.
 func (s *session) read() error {
 	for {
-		if err := s.conn.SetReadDeadline(time.Now().Add(silenceMax)); err != nil {
+		if err := s.conn.SetReadDeadline(time.Now().Add(s.pace * silences)); err != nil {
 			return err
 		}
 		kind, body, err := wire.ReadFrame(s.conn, maxFrameBytes)

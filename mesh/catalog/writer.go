@@ -74,7 +74,7 @@ func (s *session) queue(kind byte, body any) error {
 
 // write sends what waits until ctx ends or the stream fails.
 func (s *session) write(ctx context.Context) error {
-	alive := time.NewTicker(keepAlive)
+	alive := time.NewTicker(s.pace)
 	defer alive.Stop()
 	f := feed{c: s.c}
 	for {

@@ -289,9 +289,17 @@ func (l *Link) protos() []string {
 	return out
 }
 
+// advertise is what the settings say of where this node is reached; nothing where it listens nowhere.
+func (l *Link) advertise() []string {
+	if l.listener == nil {
+		return nil
+	}
+	return l.cfg.Advertise
+}
+
 // preface is what this node says first on a stream with the peer of cert.
 func (l *Link) preface(cert *trust.Cert) preface {
-	return preface{Boot: l.boot, Sent: l.book.sent(cert), Port: l.bound.Port(), Addrs: l.cfg.Advertise}
+	return preface{Boot: l.boot, Sent: l.book.sent(cert), Port: l.bound.Port(), Addrs: l.advertise()}
 }
 
 // pause waits for d and reports whether ctx still goes on.

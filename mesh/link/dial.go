@@ -19,6 +19,7 @@ import (
 
 // Dial opens a stream of proto to the node to: first where it was last authenticated, then where the peer
 // book says; the next address starts 250 ms after the last, and the first that answers as that node wins.
+// A leaf that is attached here is asked to open it instead: see Through.
 // It returns once the far end took the stream. The error wraps ErrUnreachable and lists what was tried,
 // or is ErrOffline.
 func (l *Link) Dial(ctx context.Context, to id.Node, proto string) (net.Conn, error) {
@@ -26,6 +27,13 @@ func (l *Link) Dial(ctx context.Context, to id.Node, proto string) (net.Conn, er
 		return nil, fmt.Errorf("dial node %s for %s: %w", to, proto, err)
 	}
 	defer l.started.Done()
+	if call := l.way(to); call != nil {
+		c, err := l.callBack(ctx, to, call, proto)
+		if err != nil {
+			return nil, fmt.Errorf("dial node %s for %s: %w: %v", to, proto, ErrUnreachable, err)
+		}
+		return c, nil
+	}
 	addrs := l.book.addresses(to)
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("dial node %s for %s: %w: the peer book has no address of it", to, proto, ErrUnreachable)

@@ -39,6 +39,7 @@ type Config struct {
 	Network  Network
 	Book     Shelf
 
+	DialOnly  bool     // a leaf: it listens nowhere, for streams or packets, and advertises nothing
 	Listen    string   // ADDR:PORT; port 0 takes a free one
 	Advertise []string // HOST:PORT, where others may reach this node; optional: what was bound
 
@@ -80,6 +81,9 @@ type Link struct {
 
 	mu      sync.Mutex
 	conns   map[*Conn]struct{}
+	ways    map[id.Node]*func(callToken, string) error // leaves that are asked for streams: see Through
+	calls   map[callToken]*waiter                      // Dials that wait for one
+	answers int                                        // streams being opened because somebody asked
 	offline bool
 	closed  bool
 	started sync.WaitGroup // dials and served streams; none is added once closed
@@ -118,7 +122,7 @@ func New(cfg Config) (*Link, error) {
 		cfg: cfg, self: own.ID, began: time.Now(),
 		members: map[string]func(context.Context, trust.Cert, net.Conn){},
 		guests:  map[string]func(context.Context, ed25519.PublicKey, net.Conn){},
-		gate:    newGate(), conns: map[*Conn]struct{}{},
+		gate:    newGate(), conns: map[*Conn]struct{}{}, ways: map[id.Node]*func(callToken, string) error{}, calls: map[callToken]*waiter{},
 		outbox: make(chan outgoing, outboxPackets), fetches: make(chan id.Node, fetchQueue),
 	}
 	l.Renew(cfg.Identity.Chain)
@@ -128,12 +132,15 @@ func New(cfg Config) (*Link, error) {
 	if l.book, err = openBook(cfg, own.ID, priv); err != nil {
 		return nil, fmt.Errorf("read the peer book: %w", err)
 	}
-	if l.listener, l.packets, err = cfg.Network.Listen(cfg.Listen); err != nil {
-		return nil, fmt.Errorf("open the port: %w; is another meshd running, or --listen taken by another program?", err)
+	if !cfg.DialOnly {
+		if l.listener, l.packets, err = cfg.Network.Listen(cfg.Listen); err != nil {
+			return nil, fmt.Errorf("open the port: %w; is another meshd running, or --listen taken by another program?", err)
+		}
+		l.bound = addrPort(l.listener.Addr())
 	}
-	l.bound = addrPort(l.listener.Addr())
 	l.life, l.end = context.WithCancel(context.Background())
 	l.Handle(protoBoot, func(_ context.Context, _ trust.Cert, c net.Conn) { _ = c.Close() })
+	l.Handle(protoBack, l.serveBack)
 	return l, nil
 }
 
@@ -161,12 +168,20 @@ func (l *Link) HandlePacket(kind byte, h func(from id.Node, b []byte, at time.Ti
 	l.kinds[kind] = h
 }
 
-// Addr returns the bound address as IP:PORT.
-func (l *Link) Addr() string { return l.bound.String() }
+// Addr returns the bound address as IP:PORT; "" where nothing is bound.
+func (l *Link) Addr() string {
+	if l.listener == nil {
+		return ""
+	}
+	return l.bound.String()
+}
 
 // Advertised returns where others may reach this node: what Config says, else what was bound, else, bound
 // to every address, those of this machine.
 func (l *Link) Advertised() []string {
+	if l.listener == nil {
+		return nil
+	}
 	if len(l.cfg.Advertise) > 0 {
 		return append([]string(nil), l.cfg.Advertise...)
 	}
@@ -196,7 +211,10 @@ func (l *Link) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, l.end)
 	defer stop()
 	var g errgroup.Group
-	parts := []func() error{l.accept, l.receive, l.transmit, func() error { return l.book.keep(l.life) }}
+	parts := []func() error{func() error { return l.book.keep(l.life) }}
+	if l.listener != nil {
+		parts = append(parts, l.accept, l.receive, l.transmit)
+	}
 	for range fetchWorkers {
 		parts = append(parts, l.fetch)
 	}
@@ -221,7 +239,7 @@ func (l *Link) Close() error {
 	l.closed = true
 	l.mu.Unlock()
 	var err error
-	if first {
+	if first && l.listener != nil {
 		err = errors.Join(l.listener.Close(), l.packets.Close())
 	}
 	l.killAll(func(ed25519.PublicKey) bool { return true })

@@ -128,6 +128,7 @@ func (s *memStream) sendLocked(b []byte) {
 	}
 	s.out = append(s.out, memSegment{b, at})
 	s.outBytes += len(b)
+	s.net.carryLocked(s.host, s.farHost, len(b))
 	s.far.wake()
 }
 

@@ -27,7 +27,7 @@ func (l *Link) Send(to id.Node, kind byte, b []byte) error {
 	if len(b) > MaxPayload {
 		return &wire.LimitError{What: "bytes of a packet's payload", Limit: MaxPayload, Got: len(b)}
 	}
-	if l.isOffline() {
+	if l.isOffline() || l.packets == nil {
 		l.counters.unsent.Add(1)
 		return nil
 	}
