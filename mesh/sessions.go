@@ -121,4 +121,3 @@ func (m *Mesh) closeSessions() {
 	m.mu.Unlock()
 	m.running.Wait()
 }
-
