@@ -39,6 +39,10 @@ type Config struct {
 	Limits    []control.Limit // caps on what artifacts take of the links, every class; optional
 	Leaf      bool            // only dial out, and be attached to members
 
+	// MaxSizeBytes is the most that artifacts may take of the disk; 0: no limit but the reserve. What would pass
+	// it is not fetched; what is there stays.
+	MaxSizeBytes int64
+
 	Network   link.Network
 	Host      promise.Host
 	Door      net.Listener // where operators ask; optional
@@ -105,7 +109,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := os.MkdirAll(cfg.WorkDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the work folder: %w", err)
 	}
-	st, err := store.Open(cfg.Node.Dir, store.Options{Log: cfg.Log, Fault: cfg.diskFault})
+	st, err := store.Open(cfg.Node.Dir, store.Options{MaxPackBytes: cfg.MaxSizeBytes, Log: cfg.Log, Fault: cfg.diskFault})
 	if err != nil {
 		return nil, err
 	}

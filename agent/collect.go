@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"time"
@@ -13,6 +14,8 @@ import (
 
 const (
 	collectEvery = 10 * time.Minute
+	scrubBytes   = 64 << 20  // are read again after each collection: 9 GB a day,
+	scrubRate    = 8 << 20   // no faster than that a second
 	floorShare   = 50        // new pulls are refused below 1/50 of the disk,
 	floorBytes   = 256 << 20 // but never for want of more than this
 )
@@ -23,6 +26,7 @@ const (
 func (a *Agent) collect(ctx context.Context) error {
 	ticker := time.NewTicker(collectEvery)
 	defer ticker.Stop()
+	from := artifact.Sum(binary.BigEndian.AppendUint64(nil, a.cfg.Seed)) // anywhere: many starts read all in time
 	for {
 		select {
 		case <-ctx.Done():
@@ -32,7 +36,38 @@ func (a *Agent) collect(ctx context.Context) error {
 		if err := a.collectOnce(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Log.Warn("what nobody keeps can't be collected now", "error", err)
 		}
+		var err error
+		if from, err = a.scrub(ctx, from); err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("what is on disk can't be read again now", "error", err)
+		}
 	}
+}
+
+// scrub reads a part of what is on disk again, slowly, and fetches what the disk damaged from whoever holds it.
+// It returns where the next part begins.
+func (a *Agent) scrub(ctx context.Context, from artifact.Digest) (artifact.Digest, error) {
+	next, lost, err := a.store.Scrub(ctx, from, scrubBytes, scrubRate)
+	if err != nil || lost == 0 {
+		return next, err
+	}
+	roots, err := a.store.Roots()
+	if err != nil {
+		return next, err
+	}
+	a.cfg.Log.Warn("the disk damaged bytes of artifacts: they are fetched again", "chunks", lost)
+	for _, root := range roots {
+		o := a.supply.index.find(root)
+		if has, err := a.store.Has(root); err != nil || has || o == nil {
+			continue
+		}
+		pullCtx, cancel := context.WithTimeout(ctx, copyTimeout)
+		err := a.supply.pull(pullCtx, o.ref)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			a.cfg.Log.Warn("a damaged artifact can't be fetched again now", "artifact", o.ref.Name, "error", err)
+		}
+	}
+	return next, nil
 }
 
 func (a *Agent) collectOnce(ctx context.Context) error {
@@ -100,8 +135,18 @@ func (a *Agent) disk() (diskRoom, error) {
 	return diskRoom{u.Total, u.Free, min(u.Total/floorShare, floorBytes)}, nil
 }
 
-// room refuses a pull that would bring the disk below its floor: what is there is worth more than what is new.
+// room refuses a pull that would pass the quota or bring the disk below its floor: what is there is worth more
+// than what is new. An artifact counts whole, also where parts of it are here.
 func (a *Agent) room(size int64) error {
+	if limit := a.cfg.MaxSizeBytes; limit > 0 {
+		packs, _, err := a.store.SizeBytes()
+		if err != nil {
+			return err
+		}
+		if packs+size > limit {
+			return fmt.Errorf("no room for %d bytes more: artifacts take %d of the %d that max-size allows; raise it, or withdraw what nobody needs", size, packs, limit)
+		}
+	}
 	d, err := a.disk()
 	if err != nil {
 		return nil //nolint:nilerr // a disk that can't be asked is found full when it is

@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,5 +88,81 @@ func churn(t *testing.T, versions int, rest time.Duration) {
 		if err != nil || len(roots) > 3+1+20 {
 			t.Errorf("the publisher still holds %d artifacts of %d versions, %v", len(roots), versions, err)
 		}
+	})
+}
+
+// What would pass max-size is not fetched and is told; what is there stays, and the rest comes when there is room.
+func TestMaxSizeRefusesWhatIsNewAndKeepsWhatIsThere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 12)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", wantApp))
+		f.setUp = func(c *Config) { c.MaxSizeBytes = 1 << 20 }
+		late := f.join("late", 2, map[string]string{"late": "yes"})
+		f.setUp = nil
+		publish := func(text string) {
+			if _, err := f.publishFile(host, "app", "", text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		holds := func(text string) func() (bool, string) {
+			return func() (bool, string) { return late.read("app.txt") == text, "another version" }
+		}
+		publish("small")
+		f.until("it is placed", time.Minute, holds("small"))
+		large := strings.Repeat("0123456789abcdef", 2<<20/16)
+		publish(large)
+		reason := f.waitOutcome(late, "p.want.app", "failed")
+		if !strings.Contains(reason, "max-size") || late.read("app.txt") != "small" {
+			t.Errorf("failed with %q; %d bytes are placed", reason, len(late.read("app.txt")))
+		}
+		f.halt(late, false)
+		f.start(late)
+		f.until("the large one is placed", 10*time.Minute, holds(large))
+	})
+}
+
+// Bytes that the disk damaged are found without anybody asking for them, and come back from another holder.
+func TestScrubHasDamageFetchedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 13)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", wantApp))
+		late := f.join("late", 2, map[string]string{"late": "yes"})
+		b := make([]byte, 1<<20)
+		for i := range b {
+			b[i] = byte(f.rand.Uint32())
+		}
+		art, err := f.publishFile(host, "app", "", string(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.until("it is placed", time.Minute, func() (bool, string) { return late.read("app.txt") == string(b), "not yet" })
+		of := late.agent.supply.named("app")
+		if len(of) != 1 {
+			t.Fatalf("%d versions of %s", len(of), art.Name)
+		}
+		packs, err := filepath.Glob(filepath.Join(late.dir, "packs", "*.pack"))
+		if err != nil || len(packs) == 0 {
+			t.Fatalf("packs %v, %v", packs, err)
+		}
+		p, err := os.OpenFile(packs[0], os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.WriteAt(make([]byte, 4096), 500<<10); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pulled := late.agent.mesh.Stats().Swarm.PulledBytes
+		f.until("the damage is found and mended", time.Hour, func() (bool, string) {
+			has, err := late.agent.store.Has(of[0].ref.Root)
+			again := late.agent.mesh.Stats().Swarm.PulledBytes - pulled
+			return err == nil && has && again > 0, fmt.Sprintf("has %v, %d bytes came again, %v", has, again, err)
+		})
 	})
 }

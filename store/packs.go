@@ -257,6 +257,16 @@ func (p *packs) cool(s span) {
 	}
 }
 
+// forgetCached has the system let go of bytes that nobody asked for, where they do not lie in the pack that is
+// appended to.
+func (p *packs) forgetCached(number uint32, off, n int64) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if k := p.known[number]; k != nil && k != p.current && k.file != nil {
+		uncache(k.file, off, off+n)
+	}
+}
+
 // release tells that the rows of an append are committed, or never will be.
 func (p *packs) release(s span) {
 	p.mu.Lock()

@@ -30,6 +30,8 @@ type Options struct {
 	// MaxSizeBytes bounds the packs, and state.db by itself, each; 0 is no limit but the disk's. A write
 	// that would pass it fails as on a full disk: the error wraps syscall.ENOSPC.
 	MaxSizeBytes int64
+	// MaxPackBytes bounds the packs alone, in the same way; 0 is no limit of its own.
+	MaxPackBytes int64
 	Log          *slog.Logger // nil = silent
 	// Fault is nil, or a test's way to fail the named step of a write: "append", "before commit", "after
 	// commit" (failed, applied anyway). Called from many goroutines.
@@ -128,6 +130,9 @@ func (s *Store) start() error {
 		return err
 	}
 	packs.maxSizeBytes = s.options.MaxSizeBytes
+	if own := s.options.MaxPackBytes; own > 0 && (packs.maxSizeBytes == 0 || own < packs.maxSizeBytes) {
+		packs.maxSizeBytes = own
+	}
 	s.packs = packs
 	if len(short) > 0 {
 		return s.dropBeyond(short)

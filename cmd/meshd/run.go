@@ -36,6 +36,7 @@ type options struct {
 	dataDir, name, listen, policy, workDir, socket, group, level, format, join string
 	http, config                                                               string
 	tags, advertise, peers, egress, ingress                                    []string
+	maxSize                                                                    string
 	leaf, once                                                                 bool
 
 	values map[string]string        // every flag as text, to tell what a reload changes
@@ -71,6 +72,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&o.peers, "peer", nil, "[ID@]HOST:PORT of a node to begin with (repeatable)")
 	f.StringArrayVar(&o.egress, "egress", nil, "cap what artifacts send: RATE or CLASS=RATE a second, as 1MB or wan=8Mbit (repeatable; meshctl limit)")
 	f.StringArrayVar(&o.ingress, "ingress", nil, "cap what artifacts bring in: RATE or CLASS=RATE a second (repeatable)")
+	f.StringVar(&o.maxSize, "max-size", "none", "the most that artifacts may take of the disk, as 500MB or 20GiB; what passes it is not fetched")
 	f.StringVar(&o.policy, "policy", "", "play the score in DIR in place of the mesh's")
 	f.StringVar(&o.workDir, "work-dir", "", "where relative paths of the score live (default: DATA/work)")
 	f.StringVar(&o.socket, "socket", "", "the operator's door (default: DATA/meshd.sock)")
@@ -103,6 +105,9 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	}
 	tags, err := parseTags(o.tags)
 	if err != nil {
+		return err
+	}
+	if _, err := parseSize(o.maxSize); err != nil {
 		return err
 	}
 	if _, err := o.limits(); err != nil {

@@ -50,10 +50,14 @@ func (s *service) serve(ctx context.Context, node *agent.Node, tags map[string]s
 	if err != nil {
 		return err
 	}
+	maxSize, err := parseSize(s.maxSize)
+	if err != nil {
+		return err
+	}
 	cfg := agent.Config{
 		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Limits: limits, Once: s.once, Leaf: s.leaf,
 		Network: link.Real, Host: host, Containers: engines.Containers, DoorGroup: s.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: s.log, Version: version,
-		Notify: s.notify, Watchdog: watchdog(),
+		Notify: s.notify, Watchdog: watchdog(), MaxSizeBytes: maxSize,
 	}
 	a, err := s.open(cfg)
 	if err != nil {
