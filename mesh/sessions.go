@@ -19,6 +19,16 @@ type session struct {
 	opened  time.Time // by the steady one
 }
 
+// atOnce is how close the openings of two sessions are that both ends dialled; more than dialTimeout.
+const atOnce = 3 * time.Second
+
+// staysBeside reports whether this session stays when a stream of dialler comes beside it. It does if both ends dialled
+// at once and whoever dialled this one has the smaller id; whoever dials later has no session any more, whatever this
+// end believes.
+func (s *session) staysBeside(dialler id.Node, now time.Time) bool {
+	return s.dialler != dialler && s.dialler.Compare(dialler) < 0 && now.Sub(s.opened) < atOnce
+}
+
 // openSession dials n and starts a sync session; it returns when the dial did, not the session.
 func (m *Mesh) openSession(ctx context.Context, n id.Node) {
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -73,7 +83,7 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 	s := &session{conn: c, dialler: dialler, started: m.cfg.Wall(), opened: time.Now()}
 	m.mu.Lock()
 	if old := m.sessions[n]; old != nil {
-		if old.dialler != dialler && old.dialler.Compare(dialler) < 0 {
+		if old.staysBeside(dialler, s.opened) {
 			m.mu.Unlock()
 			_ = c.Close() // both dialled at once: the other stream stays
 			return

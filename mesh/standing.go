@@ -27,7 +27,7 @@ const (
 	askPeerSoon    = 2 * time.Second // after it could not try
 	oddGap         = 5 * time.Second // between two looks, beyond which this node was stopped or asleep
 	checkLimit     = 3 * time.Second // for a session to say anything, when it is doubted
-	addrsEvery     = 5 * time.Second // how often own addresses are looked at
+	addrsEvery     = 2 * time.Second // how often own addresses are looked at
 	aloneLong      = time.Minute     // with nobody there, after which this node proves anew that it can be reached
 )
 
