@@ -29,6 +29,9 @@ type fleet struct {
 	dir   string
 	bin   string  // where its meshd and meshctl are; "": those of all tests
 	nodes []*node // the first one founded the mesh and invites the others
+
+	// lay makes a place for a node and returns the command that starts programs there; nil: all live on loopback.
+	lay func(name string) (within []string)
 }
 
 // A node is one meshd of a fleet.
@@ -37,6 +40,7 @@ type node struct {
 	name string
 	dir  string
 	args []string // of meshd, besides the data folder and the port
+	in   []string // the command that starts programs where the node lives; none: here
 	proc *Process // of the last start
 }
 
@@ -118,6 +122,9 @@ func (f *fleet) join(name string, tags ...string) *node {
 
 func (f *fleet) add(name string) *node {
 	n := &node{f: f, name: name, dir: filepath.Join(f.dir, name)}
+	if f.lay != nil {
+		n.in = f.lay(name)
+	}
 	f.nodes = append(f.nodes, n)
 	return n
 }
@@ -147,8 +154,13 @@ func (n *node) start() {
 // launch starts the node and does not wait.
 func (n *node) launch() {
 	n.f.t.Helper()
+	listen := "127.0.0.1:0"
+	if n.in != nil {
+		listen = "0.0.0.0:6374"
+	}
+	args := slices.Concat(n.in, []string{n.f.exe("meshd"), "--data-dir", n.dir, "--listen", listen}, n.args)
 	var err error
-	n.proc, err = Start(n.f.exe("meshd"), n.dir+".log", append([]string{"--data-dir", n.dir, "--listen", "127.0.0.1:0"}, n.args...)...)
+	n.proc, err = Start(args[0], n.dir+".log", args[1:]...)
 	if err != nil {
 		n.f.t.Fatal(err)
 	}
