@@ -22,6 +22,9 @@ type session struct {
 // atOnce is how close the openings of two sessions are that both ends dialled; more than dialTimeout.
 const atOnce = 3 * time.Second
 
+// heardLately is how fresh a word on a stream is that shows, when all streams of its peer are in doubt, that it works.
+const heardLately = time.Second
+
 // staysBeside reports whether this session stays when a stream of dialler comes beside it. It does if both ends dialled
 // at once and whoever dialled this one has the smaller id; whoever dials later has no session any more, whatever this
 // end believes.
@@ -89,6 +92,7 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 			return
 		}
 		_ = old.conn.Close()
+		m.swarm.DropSilent(n, s.opened.Add(-heardLately))
 	}
 	m.sessions[n] = s
 	m.opened++

@@ -179,8 +179,8 @@ func (t *tender) notice(open map[id.Node]bool, now time.Time) {
 	}
 }
 
-// afresh has everybody dialled again with no wait, doubts every open session, and has this node's place proven
-// anew. What works goes on.
+// afresh has everybody dialled again with no wait, doubts every open session, lets artifacts take other streams than
+// those that are silent, and has this node's place proven anew. What works goes on.
 func (t *tender) afresh(open map[id.Node]bool, now time.Time) {
 	clear(t.dialled)
 	clear(t.joined)
@@ -188,6 +188,7 @@ func (t *tender) afresh(open map[id.Node]bool, now time.Time) {
 	t.m.probePoints()
 	for n := range open {
 		t.doubt(n, now)
+		t.m.swarm.DropSilent(n, now.Add(-heardLately))
 	}
 }
 

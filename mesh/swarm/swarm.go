@@ -32,6 +32,8 @@ const (
 // ErrClosed is returned by Pull once Run has ended.
 var ErrClosed = errors.New("the swarm is closed")
 
+var errSilent = errors.New("nothing came on it lately, and the peer or this node may be somewhere else now")
+
 // Chunks is what the swarm needs of a store: bytes by their digest. Its methods are called from many
 // goroutines at once.
 type Chunks interface {
@@ -288,6 +290,22 @@ func (s *Swarm) ban(peer id.Node, why error) {
 	}
 	for _, x := range open {
 		x.end(why)
+	}
+}
+
+// DropSilent ends the streams with a peer on which nothing came since then; what was asked on them is asked again on
+// new ones. It is for whoever learned that the peer or this node is at another address now, or was away: those streams
+// may lead nowhere, and would be given up only when an answer is long due.
+func (s *Swarm) DropSilent(peer id.Node, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	for _, x := range s.sessions[peer] {
+		if h, ok := x.conn.(interface{ LastHeard() time.Time }); !ok || h.LastHeard().Before(since) {
+			s.wg.Go(func() { x.end(errSilent) })
+		}
 	}
 }
 
