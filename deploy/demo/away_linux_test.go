@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"meshd/agent/control"
 )
 
 // asleep and apart are longer than SWIM takes to give a node of three up; the tests wait for that besides.
@@ -144,6 +146,44 @@ func TestBothSidesOfACutLinkPublishAndAgreeOnceItHeals(t *testing.T) {
 	t.Logf("cut for %v; after the link's return everything was placed in %v, catalogs were equal in %v, all alive in %v (aim: 10s)",
 		round(healed.Sub(began)), round(placed), round(agreed), round(time.Since(healed)))
 	f.sameProcesses()
+}
+
+func TestANodeWhoseAddressChangesIsBackWithoutRestart(t *testing.T) {
+	s, f := newsroom(t)
+	a, c := f.nodes[0], f.nodes[2]
+	for street := 2; street < 4; street++ {
+		began := time.Now()
+		addr := s.move("c", street)
+		news := fmt.Sprintf("writes to street %d", street)
+		a.tellNews(news)
+		c.tellNews(news)
+		f.allHave("a "+news, "c "+news)
+		placed := time.Since(began)
+		for _, n := range []*node{a, f.nodes[1]} {
+			eventually(t, n.name+" knows the address of c", func() (bool, string) {
+				m := n.member("c")
+				return m.Status == "alive" && strings.HasPrefix(m.Address, addr+":"), m.Status + " " + m.Address
+			})
+		}
+		t.Logf("moved to %s: news went both ways in %v, all knew the address in %v", addr, round(placed), round(time.Since(began)))
+	}
+	f.agree()
+	f.sameProcesses()
+}
+
+// member is how the node lists another.
+func (n *node) member(name string) control.Member {
+	n.f.t.Helper()
+	list, err := n.door().Members(n.f.t.Context())
+	if err != nil {
+		n.f.t.Fatal(err)
+	}
+	for _, m := range list {
+		if m.Name == name {
+			return m
+		}
+	}
+	return control.Member{}
 }
 
 func TestANodeThatWasStoppedIsRightInSecondsOfItsResume(t *testing.T) {
