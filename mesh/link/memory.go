@@ -30,7 +30,6 @@ type Memory struct {
 	min, max time.Duration
 	loss     float64
 	nextPort uint16
-	carried  map[string]int64 // payload bytes to and from each host, of streams and packets
 }
 
 // Limits of the simulated network.
@@ -47,7 +46,7 @@ func NewMemory(seed uint64) *Memory {
 	return &Memory{
 		rand:  rand.New(rand.NewPCG(seed, seed^0x6d657368)),
 		hosts: map[string]*memHost{}, cut: map[[2]string]bool{}, streams: map[*memStream]struct{}{},
-		nat: map[string]bool{}, pinholes: map[[2]string]time.Time{}, carried: map[string]int64{},
+		nat: map[string]bool{}, pinholes: map[[2]string]time.Time{},
 		nextPort: 32768,
 	}
 }
@@ -109,18 +108,6 @@ func (m *Memory) NAT(addr string, on bool) {
 	m.nat[addr] = on
 }
 
-// Carried is how many bytes the host at addr has sent and received, headers of IP, TCP and UDP not counted.
-func (m *Memory) Carried(addr string) int64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.carried[addr]
-}
-
-func (m *Memory) carryLocked(from, to string, n int) {
-	m.carried[from] += int64(n)
-	m.carried[to] += int64(n)
-}
-
 // passesLocked reports whether a packet from one host reaches another, and notes what may come back.
 func (m *Memory) passesLocked(from, to string) bool {
 	now := time.Now()
@@ -170,6 +157,7 @@ type memHost struct {
 	addr     string
 	listener *memListener
 	packets  *memPacketConn
+	up, down memPipe
 }
 
 func (h *memHost) Listen(addr string) (net.Listener, net.PacketConn, error) {
@@ -364,8 +352,7 @@ func (p *memPacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	if len(q.queue) >= memPackets {
 		return len(b), nil
 	}
-	m.carryLocked(p.host.addr, far.addr, len(b))
-	packet := memPacket{b: slices.Clone(b), from: p.local, at: time.Now().Add(m.delayLocked())}
+	packet := memPacket{b: slices.Clone(b), from: p.local, at: m.arrivalLocked(p.host.addr, to.String(), len(b))}
 	at, _ := slices.BinarySearchFunc(q.queue, packet.at, func(e memPacket, t time.Time) int {
 		if e.at.After(t) {
 			return 1

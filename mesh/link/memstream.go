@@ -122,13 +122,12 @@ func (s *memStream) writeLocked(b []byte) (int, error) {
 
 // sendLocked puts b under way, never before what was sent earlier.
 func (s *memStream) sendLocked(b []byte) {
-	at := time.Now().Add(s.net.delayLocked())
+	at := s.net.arrivalLocked(s.host, s.farHost, len(b))
 	if n := len(s.out); n > 0 && s.out[n-1].at.After(at) {
 		at = s.out[n-1].at
 	}
 	s.out = append(s.out, memSegment{b, at})
 	s.outBytes += len(b)
-	s.net.carryLocked(s.host, s.farHost, len(b))
 	s.far.wake()
 }
 
