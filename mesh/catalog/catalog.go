@@ -51,6 +51,7 @@ type Catalog struct {
 	epoch    uint64 // that own records go to
 	set      *set
 	sessions map[*session]bool
+	turn     turn
 	forks    map[LogID]Fork
 	claims   []time.Time // when own records came from elsewhere, within cloneTime
 	cached   int         // bytes of records in memory, about

@@ -66,6 +66,8 @@ type session struct {
 	met     bool    // one did
 	done    bool    // send done when nothing else waits
 
+	waiting bool // for the turn to compare; owned by the writer
+
 	kick chan struct{} // capacity 1: the writer looks again
 }
 
@@ -112,6 +114,7 @@ func (c *Catalog) PacedSession(ctx context.Context, conn net.Conn, peer id.Node,
 	cancel()
 	werr := <-written
 	<-closed
+	c.endTurn(s)
 	c.mu.Lock()
 	delete(c.sessions, s)
 	if errors.Is(err, errPeer) {
@@ -244,6 +247,7 @@ func (s *session) onRoot(root artifact.Digest) error {
 	if same {
 		s.phase = idle
 		s.rounds = 0
+		s.c.endTurn(s)
 		s.compared()
 		s.c.agreed.Add(1)
 		return s.queue(frameSame, &sameFrame{})
@@ -276,6 +280,7 @@ func (s *session) onSame() error {
 	}
 	s.phase = idle
 	s.rounds = 0
+	s.c.endTurn(s)
 	s.compared()
 	s.c.agreed.Add(1)
 	s.wake()
@@ -333,6 +338,10 @@ func (s *session) onHeads(f headsFrame, heads []head) error {
 	s.c.mu.RUnlock()
 	s.heads = nil
 	s.phase = awaiting
+	if len(wants) > 0 && !s.c.takeTurn(s) {
+		wants = nil // another session is bringing much of it
+		s.again, s.rounds = true, 0
+	}
 	last := -1
 	for len(wants) > 0 {
 		n := min(len(wants), linesPerFrame)
@@ -378,6 +387,7 @@ func (s *session) onPage(f pageFrame) error {
 		had[in.hash] = true
 		s.touched[in.rec.Log] = true
 	}
+	s.c.useTurn(s)
 	s.mu.Lock()
 	s.pushes = deleteEntries(s.pushes, had)
 	asking := s.phase == serving || s.phase == awaiting
@@ -407,6 +417,7 @@ func (s *session) follow(e *entry) error {
 
 // onDone ends a comparison: at once for who asked with want, after an own done for the other.
 func (s *session) onDone(root artifact.Digest) error {
+	s.c.endTurn(s)
 	short := s.c.judge(s.touched, s.peer)
 	clear(s.touched)
 	s.flow = nil

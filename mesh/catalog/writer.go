@@ -91,10 +91,15 @@ func (s *session) write(ctx context.Context) error {
 			}
 			continue
 		}
+		var turn <-chan time.Time
+		if s.waiting {
+			turn = time.After(turnStall)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-s.kick:
+		case <-turn:
 		case <-alive.C:
 			s.compareSoon()
 		}
@@ -149,7 +154,8 @@ func (s *session) next(f *feed) (frame, bool, error) {
 		s.proofs = s.proofs[1:]
 		return frame{frameFork, &forkFrame{p.A, p.B}}, true, nil
 	}
-	if s.again && s.phase == idle {
+	s.waiting = s.again && s.phase == idle && !s.c.takeTurn(s)
+	if s.again && s.phase == idle && !s.waiting {
 		s.again = false
 		if s.unlike {
 			s.unlike = false
