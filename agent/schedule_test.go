@@ -322,6 +322,13 @@ func (s *schedule) agree() (bool, string) {
 			if !o.left && got != want || got == "" {
 				return false, fmt.Sprintf("%s has %q of %s, which wrote %q", h.name, got, o.name, want)
 			}
+			offers := h.agent.supply.named("note/" + o.name)
+			if len(offers) == 0 {
+				return false, fmt.Sprintf("%s knows no note of %s", h.name, o.name)
+			}
+			if have, err := h.agent.store.Has(offers[len(offers)-1].ref.Root); err != nil || !have {
+				return false, fmt.Sprintf("%s has not the bytes of the newest note of %s (%v)", h.name, o.name, err)
+			}
 		}
 	}
 	return s.allKept()
@@ -379,13 +386,6 @@ func (s *schedule) same() {
 			name := "note/" + o.name
 			if got := h.agent.supply.highest(name); got < o.acked {
 				s.fail("%s knows version %d of %s, of which %d was acknowledged", h.name, got, name, o.acked)
-			}
-			newest := h.agent.supply.named(name)
-			if len(newest) == 0 {
-				s.fail("%s knows no %s", h.name, name)
-			}
-			if have, err := h.agent.store.Has(newest[len(newest)-1].ref.Root); err != nil || !have {
-				s.fail("%s has not the bytes of %s: %v", h.name, name, err)
 			}
 		}
 	}
