@@ -26,6 +26,7 @@ const (
 	maxVersions  = 64               // of one name that `keep` may hold
 	ownHeadWait  = 10 * time.Second // before the first publish, for a peer to tell of the own head
 	pullNoHolder = 5 * time.Second  // a pull without progress for this long waits for a holder
+	pullNoOffer  = time.Second      // the same, where nobody offers it any more
 	inviteLife   = 10 * time.Minute // of a guest's token
 	placedV1     = 1
 )
@@ -300,8 +301,17 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	noHolder := &promise.WaitingError{For: fmt.Sprintf("a holder of %s@%d that answers", ref.Name, ref.Version.Counter)}
 	stalled := time.AfterFunc(pullNoHolder, func() { cancel(noHolder) })
 	defer stalled.Stop()
+	// A version that was replaced while records came in is held by nobody: whoever asked had better look for the newer one.
+	offered := s.find(ref.Root) != nil
+	replaced := time.AfterFunc(pullNoOffer, func() {
+		if offered && s.find(ref.Root) == nil {
+			cancel(noHolder)
+		}
+	})
+	defer replaced.Stop()
 	err := s.a.mesh.Pull(ctx, ref, func(done, total int64) {
 		stalled.Reset(pullNoHolder)
+		replaced.Reset(pullNoOffer)
 		tell(done, total)
 	})
 	if expectErr := expected(); expectErr != nil {
