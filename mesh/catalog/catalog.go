@@ -338,7 +338,7 @@ func (c *Catalog) tell(entries []*entry, from *session) {
 	}
 	given := 0
 	for _, s := range c.others(from) {
-		if !s.push(entries) {
+		if !s.push(entries, from != nil) {
 			given++
 		}
 	}

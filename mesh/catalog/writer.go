@@ -41,11 +41,16 @@ func (s *session) prove(list ...proof) {
 }
 
 // push queues new records for the peer. It never blocks: of a peer that reads too slowly the queue is
-// given up (it reports false), and a comparison brings the peer what it missed.
-func (s *session) push(entries []*entry) bool {
+// given up (it reports false), and a comparison brings the peer what it missed. What others said is kept for the
+// comparison with which the session begins: the peer may well have it.
+func (s *session) push(entries []*entry, relayed bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.wake()
+	if relayed && !s.met {
+		s.again = true
+		return true
+	}
 	if len(s.pushes)+len(entries) > maxPushes {
 		s.pushes = nil
 		s.again = true
