@@ -202,6 +202,7 @@ func (m *Mesh) Charter() *trust.Charter { return m.cfg.Charter }
 
 // Addr is the bound HOST:PORT; Advertised where others may reach it.
 func (m *Mesh) Addr() string { return m.link.Addr() }
+
 func (m *Mesh) Advertised() []string {
 	if m.Standing() == AsLeaf {
 		return nil

@@ -58,10 +58,19 @@ var rateUnits = []struct {
 	name  string
 	bytes float64
 }{
-	{"kbit", 1e3 / 8}, {"mbit", 1e6 / 8}, {"gbit", 1e9 / 8},
-	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30},
-	{"kb", 1e3}, {"mb", 1e6}, {"gb", 1e9},
-	{"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1},
+	{"kbit", 1e3 / 8},
+	{"mbit", 1e6 / 8},
+	{"gbit", 1e9 / 8},
+	{"kib", 1 << 10},
+	{"mib", 1 << 20},
+	{"gib", 1 << 30},
+	{"kb", 1e3},
+	{"mb", 1e6},
+	{"gb", 1e9},
+	{"k", 1e3},
+	{"m", 1e6},
+	{"g", 1e9},
+	{"b", 1},
 }
 
 // ParseRate reads bytes a second: 800KB, 1.5MiB/s, 8Mbit; "none" and 0 are no cap.

@@ -284,7 +284,6 @@ func (c *crew) newTracker() (*tracker, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/announce", func(w http.ResponseWriter, r *http.Request) {
 		if r.FormValue("left") == "0" {
-
 			seed.Do(func() { close(t.seeded) })
 		}
 		_, _ = w.Write(text) // who has gone needs no answer

@@ -18,8 +18,6 @@ func admit(tb testing.TB, sponsor *Catalog, w *world, i int) {
 	must(sponsor.Append(KindStatement, fmt.Sprint("admission/", i), s, 0))(tb)
 }
 
-func never(id.Node) time.Time { return time.Time{} }
-
 // TestTheLongDeadAgeOut: what nodes said of themselves goes when they were not seen for 90 days and offer
 // nothing; who buried it and who did not agree, a newcomer too; and their return brings it back.
 func TestTheLongDeadAgeOut(t *testing.T) {

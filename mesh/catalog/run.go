@@ -37,14 +37,6 @@ func (r *run) at(p place) *entry {
 	return r.blocks[p.block][p.i]
 }
 
-// next is the place after p.
-func (r *run) next(p place) place {
-	if p.i+1 < len(r.blocks[p.block]) {
-		return place{p.block, p.i + 1}
-	}
-	return place{p.block + 1, 0}
-}
-
 // last returns the last entry, nil of an empty run.
 func (r *run) last() *entry {
 	if r.n == 0 {

@@ -66,7 +66,6 @@ type gift struct {
 type wanter struct {
 	node    id.Node
 	seat    seat
-	whole   bool
 	has     bitset        // chunks
 	lacks   []int32       // chunks of each extent that it has not got
 	lacking int           // extents of which it lacks a chunk

@@ -29,7 +29,6 @@ type simNode struct {
 
 	ready    []int // verified, not durable
 	writing  bool
-	announce bool // a flush of what peers are to be told is due
 	ticking  bool
 	liar     bool
 	finished time.Duration
@@ -43,16 +42,14 @@ type simPeer struct {
 	stream *simStream
 	wants  []*simWant // of the peer, not served yet
 	told   bool       // the peer wants what this node announces
-	news   []int      // not told yet
 	sent   bitset     // what the peer has, as it said
 	banned bool
 }
 
 type simWant struct {
-	from   *simNode
-	ask    *ask
-	live   func() bool
-	served bool
+	from *simNode
+	ask  *ask
+	live func() bool
 }
 
 type sim struct {
@@ -60,7 +57,6 @@ type sim struct {
 	chunks   []artifact.Chunk
 	epoch    time.Time
 	served   map[int]int64 // content bytes by node
-	dups     int64
 	redirect int
 }
 
