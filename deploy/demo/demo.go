@@ -33,6 +33,8 @@ const (
 	lookTime = 20 * time.Millisecond // between two looks at a node
 	sickTime = 4 * time.Second       // a promise that fails for this long fails the step
 	quitTime = 10 * time.Second      // for a node to end
+
+	promisesOfAChild = 3 // of the part "work": want, file, artifact; the parent has more
 )
 
 var jobs = []string{"container_1", "container_2", "container_3"}
@@ -399,7 +401,18 @@ func (d *demo) damage(ctx context.Context) error {
 }
 
 func (d *demo) show(ctx context.Context) error {
-	members, err := d.host.Members(ctx)
+	var members []control.Member
+	err := d.until(ctx, "all say that they keep their promises", func() (ok bool, why string, err error) {
+		if members, err = d.host.Members(ctx); err != nil {
+			return false, "", err
+		}
+		for _, m := range members {
+			if p := m.Promises; p.Kept+p.Repaired < promisesOfAChild || p.Failed+p.Waiting+p.Drifted > 0 {
+				return false, fmt.Sprintf("%s says %+v", m.Name, p), nil
+			}
+		}
+		return true, "", nil
+	})
 	if err != nil {
 		return err
 	}
