@@ -87,29 +87,47 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 	return item, nil
 }
 
-// waitCopies waits for the copies to be made, a little while, and returns who has them.
+// waitCopies waits for the copies to be made, a little while, and returns who has them. Who should make them is
+// asked at each look: a node that joined just now is known to be there before its certificate, which says what
+// it may pull.
 func (d door) waitCopies(ctx context.Context, o offered, tell func(copies int)) []id.Node {
 	ctx, cancel := context.WithTimeout(ctx, copiesWait)
 	defer cancel()
-	wait := d.a.copiesOf(o)
 	var have []id.Node
 	tell(0)
-	for len(wait) > 0 {
-		wait = slices.DeleteFunc(wait, func(n id.Node) bool {
+	for {
+		strangers := d.a.strangers()
+		missing := 0
+		for _, n := range d.a.copiesOf(o) {
+			if slices.Contains(have, n) {
+				continue
+			}
 			if !d.a.has(ctx, n, o) {
-				return false
+				missing++
+				continue
 			}
 			have = append(have, n)
 			tell(len(have))
-			return true
-		})
+		}
+		if missing == 0 && (!strangers || len(have) >= mesh.Copies) {
+			return have
+		}
 		select {
 		case <-ctx.Done():
 			return have
 		case <-time.After(copiesLook):
 		}
 	}
-	return have
+}
+
+// strangers reports whether somebody can be reached whose certificate is not here yet.
+func (a *Agent) strangers() bool {
+	for n := range a.mesh.Reachable() {
+		if _, ok := a.mesh.Catalog().Cert(n); !ok {
+			return true
+		}
+	}
+	return false
 }
 
 func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(control.Line)) error {
