@@ -100,6 +100,9 @@ func (l *loop) considerScore(ctx context.Context) {
 		files, err := l.a.fetchScore(ctx, ref)
 		l.post(func() {
 			l.fetchingScore = false
+			if l.policyDir != "" {
+				return // a local score took its place while it was fetched
+			}
 			if err != nil {
 				l.a.cfg.Log.Warn("a newer score can't be fetched yet", "score", found.Semver, "error", err)
 				l.scoreRetry = time.Now().Add(redoScore)
