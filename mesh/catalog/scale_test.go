@@ -255,6 +255,7 @@ func child(t *testing.T, role string) {
 func (f *figures) measure(c *Catalog, dir string) {
 	stats := c.Stats()
 	f.Records, f.Root, f.Repeated, f.Refused, f.Incomplete = stats.Records, c.Root().String(), stats.Repeated, stats.Refused, stats.Incomplete
+	c.mu.Lock() // its sessions run on
 	h := c.set.order[len(c.set.order)/2]
 	began := time.Now()
 	for range 1000 {
@@ -262,6 +263,7 @@ func (f *figures) measure(c *Catalog, dir string) {
 		c.set.settle()
 	}
 	f.RootMicros = time.Since(began).Seconds() * 1e3
+	c.mu.Unlock()
 	if info, err := os.Stat(filepath.Join(dir, "state.db")); err == nil {
 		f.FileBytes = info.Size()
 	}

@@ -41,8 +41,11 @@ func TestTheLeastCapIsSharedByManyPeersWithoutASilence(t *testing.T) {
 		ref := a.store.put(t, 8, 1, 256<<10)
 		const peers = 12
 		errs := make(chan error, peers)
+		var pullers []*node
 		for i := range peers {
-			b := w.node(byte(10 + i))
+			pullers = append(pullers, w.node(byte(10+i)))
+		}
+		for _, b := range pullers {
 			go func() { errs <- b.pull(t, ref, time.Hour, a) }()
 		}
 		for range peers {
