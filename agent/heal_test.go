@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -126,13 +127,13 @@ func TestAWallClockThatJumpedMeansLookAround(t *testing.T) {
 		f := newFleet(t, 23)
 		defer f.end()
 		f.found("host", nil)
-		jump := time.Duration(0)
-		f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().Add(jump) } }
+		var jump atomic.Int64
+		f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().Add(time.Duration(jump.Load())) } }
 		far := f.join("laptop", 2, nil)
 		f.until("both are in the ring", time.Minute, f.whole)
 		before := f.opened()
 		time.Sleep(3 * time.Second)
-		jump = time.Hour
+		jump.Store(int64(time.Hour))
 		f.until("it is whole", 10*time.Second, f.whole)
 		time.Sleep(10 * time.Second)
 		if after := f.opened(); after != before {
@@ -142,7 +143,7 @@ func TestAWallClockThatJumpedMeansLookAround(t *testing.T) {
 		f.split(far, true)
 		time.Sleep(20 * time.Minute)
 		f.split(far, false)
-		jump += time.Hour
+		jump.Add(int64(time.Hour))
 		t.Logf("whole %v after the resume", f.until("it is whole", 10*time.Second, f.whole))
 	})
 }
