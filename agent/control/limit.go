@@ -1,7 +1,6 @@
 package control
 
 import (
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,44 +52,19 @@ func (c LimitChange) Check() error {
 	return nil
 }
 
-// rateUnits are what a rate may end in, longest first; a bit is an eighth of a byte.
-var rateUnits = []struct {
-	name  string
-	bytes float64
-}{
-	{"kbit", 1e3 / 8},
-	{"mbit", 1e6 / 8},
-	{"gbit", 1e9 / 8},
-	{"kib", 1 << 10},
-	{"mib", 1 << 20},
-	{"gib", 1 << 30},
-	{"kb", 1e3},
-	{"mb", 1e6},
-	{"gb", 1e9},
-	{"k", 1e3},
-	{"m", 1e6},
-	{"g", 1e9},
-	{"b", 1},
-}
-
 // ParseRate reads bytes a second: 800KB, 1.5MiB/s, 8Mbit; "none" and 0 are no cap.
 func ParseRate(text string) (bytesPerSecond int64, err error) {
-	s := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(text)), "/s")
-	if s == "none" {
+	plain := strings.TrimSpace(text)
+	if strings.EqualFold(plain, "none") {
 		return 0, nil
 	}
-	scale := 1.0
-	for _, u := range rateUnits {
-		if digits, ok := strings.CutSuffix(s, u.name); ok {
-			s, scale = strings.TrimSpace(digits), u.bytes
-			break
-		}
+	if n := len(plain) - len("/s"); n >= 0 && strings.EqualFold(plain[n:], "/s") {
+		plain = plain[:n]
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) || f < 0 || f*scale > 1e15 || strings.ContainsAny(s, "xpe_+") {
+	rate, ok := ParseBytes(plain)
+	if !ok {
 		return 0, Errorf(Usage, "rate %q: want bytes a second such as 800KB, 1.5MiB or 8Mbit, or none", text)
 	}
-	rate := int64(math.Round(f * scale))
 	if rate > 0 && rate < MinRate {
 		return 0, Errorf(Usage, "rate %q: the least cap is 32KiB a second: streams that share less look dead; say none for no cap", text)
 	}

@@ -15,7 +15,7 @@ func TestRatesAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%d is written as %q, which is read as %d, %v", got, RateText(got), again, err)
 		}
 	}
-	for _, text := range []string{"", "fast", "-1MB", "1e9", "NaN", "1MB/h", "0x10000", "1TB", "1000", "1KB", "Inf", "1_000_000"} {
+	for _, text := range []string{"", "fast", "-1MB", "1e9", "NaN", "1MB/h", "0x10000", "1PB", "1000", "1KB", "Inf", "1_000_000"} {
 		if got, err := ParseRate(text); CodeOf(err) != Usage {
 			t.Errorf("ParseRate(%q) = %d, %v; want a refusal", text, got, err)
 		}
