@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -268,6 +269,27 @@ func TestALeafThatCanBeReachedEntersTheRing(t *testing.T) {
 			}
 			return true, ""
 		})
+	})
+}
+
+// Who was on the way to the ring and became a leaf has nothing left that makes it look without a pause.
+func TestANodeThatBecameALeafRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, till := leafFleet(t, 36, false)
+		defer f.end()
+		var asked atomic.Int64
+		f.halt(till, false)
+		f.setUp = func(c *Config) { c.Wall = func() time.Time { asked.Add(1); return time.Now() } }
+		f.start(till)
+		f.until("all see it", 2*time.Minute, func() (bool, string) { return f.allSee("till", "alive") })
+		time.Sleep(30 * time.Second)
+		before := asked.Load()
+		time.Sleep(time.Minute)
+		if n := asked.Load() - before; n > 20*60 {
+			t.Errorf("it asked for the time %d times in an idle minute, at most 20 a second are expected", n)
+		} else {
+			t.Logf("it asked for the time %d times in an idle minute", n)
+		}
 	})
 }
 

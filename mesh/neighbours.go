@@ -80,6 +80,7 @@ type tender struct {
 
 func (t *tender) look(ctx context.Context) {
 	m := t.m
+	t.hinted = time.Time{} // who is offline or a leaf passes none
 	failed := map[id.Node]time.Time{}
 	for _, member := range m.ring.Members() {
 		if member.Status == ring.Failed {
