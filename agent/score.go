@@ -319,12 +319,12 @@ func ReadFolder(dir string) (map[string][]byte, error) {
 }
 
 // allowPull is asked for every request of a peer: the score and whatever the score lets it pull.
-func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
+func (a *Agent) allowPull(peer id.Node, root artifact.Digest, maker id.Node) bool {
 	cert, ok := a.mesh.CertOf(peer)
 	if !ok || a.mesh.Catalog().Revoked(cert.Key) {
 		return false
 	}
-	names := a.namesOf(root)
+	names := a.namesOf(root, maker)
 	if slices.Contains(names, scoreName) {
 		return true
 	}
@@ -339,24 +339,12 @@ func (a *Agent) allowPull(peer id.Node, root artifact.Digest) bool {
 	})
 }
 
-// namesOf lists the names under which a root is offered by one who may and who made it. Every node knows every
-// root: a name that somebody else gives it, to open it for others, must not count.
-func (a *Agent) namesOf(root artifact.Digest) []string {
+// namesOf lists the names under which a root is offered by one who may, if that is the maker. Every node knows
+// every root: a name that somebody else gives it, to open it for others, must not count.
+func (a *Agent) namesOf(root artifact.Digest, maker id.Node) []string {
 	var names []string
-	offers := a.supply.index.rooted(root)
-	if len(offers) == 0 {
-		return nil
-	}
-	block, err := a.store.Read(root, nil)
-	if err != nil {
-		return nil // nothing of it can be served
-	}
-	made, err := artifact.DecodeRoot(block)
-	if err != nil {
-		return nil
-	}
-	for _, o := range offers {
-		if o.ref.Version.By == made.Origin.Node && a.supply.trusted(o) {
+	for _, o := range a.supply.index.rooted(root) {
+		if o.ref.Version.By == maker && a.supply.trusted(o) {
 			names = append(names, o.ref.Name)
 		}
 	}

@@ -59,8 +59,8 @@ type Config struct {
 	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
 	Leaf      bool     // only dial out; else a node is a leaf where no peer can dial it back
 
-	// AllowPull says whether peer may have the artifact of that root. Called from many goroutines.
-	AllowPull func(peer id.Node, root artifact.Digest) bool
+	// AllowPull says whether peer may have the artifact of that root, which maker made. Called from many goroutines.
+	AllowPull func(peer id.Node, root artifact.Digest, maker id.Node) bool
 	// AllowInvite says whether peer may have a child of that name admitted (guests). Optional.
 	AllowInvite func(peer id.Node, name string) bool
 	// Answer answers a question of another node from this node's journal and promises. Optional.

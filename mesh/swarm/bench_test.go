@@ -161,7 +161,7 @@ func swarmTransfer(t testing.TB, from *memory, ref artifact.Ref, to Chunks) (use
 	defer wg.Wait()
 	defer stop()
 	nobody := func(context.Context, id.Node) (net.Conn, error) { return nil, errDown }
-	yes := func(id.Node, artifact.Digest) bool { return true }
+	yes := func(id.Node, artifact.Digest, id.Node) bool { return true }
 	server := New(Config{Open: nobody, Chunks: from, Allow: yes})
 	client := New(Config{
 		Open:   func(context.Context, id.Node) (net.Conn, error) { return open() },

@@ -69,6 +69,41 @@ func refusedAs(t *testing.T, kind byte, body []byte) refusal {
 	return refusal(r.Why)
 }
 
+// A node that fetches an artifact knows what it is made of before any of it is durable. Who asks it then has the right
+// that it will have, and is told at most that there is nothing yet: a refusal would keep it away for seconds.
+func TestWhoAsksForWhatIsOnItsWayIsNotRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		n, elsewhere := w.node(1), newMemory()
+		ref := elsewhere.put(t, 1, 1, 100)
+		var asked []id.Node
+		n.allow = func(_ id.Node, _ artifact.Digest, maker id.Node) bool {
+			asked = append(asked, maker)
+			return maker == madeBy
+		}
+		c := w.speak(n, id.Node{7})
+		defer c.Close()
+		ask := func() (byte, []byte, []byte) {
+			return exchange(t, c, mustFrame(t, kindWant, &want{Req: 1, Root: ref.Root, IDs: ref.Root[:]}))
+		}
+		kind, body, _ := ask()
+		if got := refusedAs(t, kind, body); got != refusedAbsent || len(asked) > 0 {
+			t.Errorf("before anything is known of it: %v, rights asked for of %v", got, asked)
+		}
+		m, err := load(elsewhere, ref.Root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.swarm.manifests.put(m)
+		if kind, _, raw := ask(); kind != kindData || len(raw) > 0 {
+			t.Errorf("while it is fetched: kind %d with %d bytes, want an answer that lacks them", kind, len(raw))
+		}
+		n.store.copyOf(elsewhere)
+		if kind, _, raw := ask(); kind != kindData || artifact.Sum(raw) != ref.Root {
+			t.Errorf("once it is here: kind %d with %d bytes", kind, len(raw))
+		}
+	})
+}
+
 func TestOnlyChunksOfAnArtifactThePeerMayHaveAreServed(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		n := w.node(1)
@@ -81,7 +116,7 @@ func TestOnlyChunksOfAnArtifactThePeerMayHaveAreServed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.allow = func(_ id.Node, root artifact.Digest) bool { return root != secret.Root }
+		n.allow = func(_ id.Node, root artifact.Digest, _ id.Node) bool { return root != secret.Root }
 		c := w.speak(n, id.Node{7})
 		defer c.Close()
 		get := func(root, chunk artifact.Digest) (byte, []byte, []byte) {
@@ -122,7 +157,7 @@ func TestRefusedPullSaysSo(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		a, me := w.node(1), w.node(9)
 		ref := a.store.put(t, 1, 1, 1000)
-		a.allow = func(id.Node, artifact.Digest) bool { return false }
+		a.allow = func(id.Node, artifact.Digest, id.Node) bool { return false }
 		err := me.pull(t, ref, time.Minute, a)
 		if err == nil || !strings.Contains(err.Error(), "01000000: it does not let this node have the artifact") {
 			t.Errorf("pull = %v", err)
@@ -252,7 +287,7 @@ func TestFloodOfRequestsIsRefusedNotKept(t *testing.T) {
 		n := w.node(1)
 		ref := n.store.put(t, 1, 1, 1<<20)
 		hold := make(chan struct{})
-		n.allow = func(id.Node, artifact.Digest) bool { <-hold; return true }
+		n.allow = func(id.Node, artifact.Digest, id.Node) bool { <-hold; return true }
 		c := w.speak(n, id.Node{7})
 		defer c.Close()
 		const asked = maxJobs + 100
@@ -310,7 +345,7 @@ func FuzzStream(f *testing.F) {
 			t.Skip("longer than the property speaks of")
 		}
 		s := New(Config{
-			Chunks: newMemory(), Allow: func(id.Node, artifact.Digest) bool { return true },
+			Chunks: newMemory(), Allow: func(id.Node, artifact.Digest, id.Node) bool { return true },
 			Open: func(context.Context, id.Node) (net.Conn, error) { return nil, errDown },
 		})
 		c := &recorded{in: bytes.NewReader(in)}
@@ -373,7 +408,7 @@ func TestRandomBytesAreAnErrorAndNothingElse(t *testing.T) {
 		for i := range garbage {
 			garbage[i] = byte(random.Uint32() >> random.IntN(24))
 		}
-		s := New(Config{Chunks: newMemory(), Allow: func(id.Node, artifact.Digest) bool { return true }})
+		s := New(Config{Chunks: newMemory(), Allow: func(id.Node, artifact.Digest, id.Node) bool { return true }})
 		s.ServeConn(t.Context(), id.Node{1}, &recorded{in: bytes.NewReader(garbage)})
 		if got := s.Stats(); got.Sessions != 0 || got.ServedBytes != 0 {
 			t.Errorf("%+v", got)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"meshd/mesh/id"
 	"meshd/store/artifact"
 )
 
@@ -16,6 +17,7 @@ const (
 // A manifest is what the swarm knows of one artifact: which chunks belong to it. It does not change.
 type manifest struct {
 	root   artifact.Digest
+	maker  id.Node          // who made it, as its root block says
 	chunks []artifact.Chunk // the distinct chunks of the content, in the order of the manifest
 	sorted []artifact.Chunk // those, the parts and the root block, by id
 	place  []int32          // of each of sorted, its index in chunks; -1 for a part or the root block
@@ -24,7 +26,7 @@ type manifest struct {
 
 // newManifest lists the chunks of an artifact from its decoded parts.
 func newManifest(id artifact.Digest, rootBytes int, root artifact.Root, entries []artifact.Entry) *manifest {
-	m := &manifest{root: id}
+	m := &manifest{root: id, maker: root.Origin.Node}
 	seen := map[artifact.Digest]bool{}
 	for _, e := range entries {
 		for _, c := range e.Chunks {

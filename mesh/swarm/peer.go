@@ -20,7 +20,7 @@ const (
 	firstRetry   = 100 * time.Millisecond // after a source failed; doubled each time
 	lastRetry    = 5 * time.Second
 	absentRetry  = time.Second     // the longest after a source said that it has nothing yet
-	accessRetry  = 3 * time.Second // after a source refused: the record that gives the right may be on its way
+	accessRetry  = 3 * time.Second // the longest after a source refused: the record that gives the right may be on its way
 )
 
 // A peer is a holder as the loop sees it. Its session is nil while it is dialled or rests.
@@ -163,7 +163,7 @@ func (p *pull) refused(n id.Node, why refusal) {
 	err := errors.New(why.String())
 	switch why {
 	case refusedAccess:
-		p.rest(n, err, accessRetry, accessRetry)
+		p.rest(n, err, firstRetry, accessRetry)
 	case refusedAbsent:
 		p.rest(n, err, firstRetry, absentRetry)
 	default:

@@ -176,16 +176,14 @@ func (x *session) serve(j job) error {
 		}
 		return x.refuse(j.req, why, id.Node{})
 	}
-	allowed := x.s.cfg.Allow(x.peer, j.root)
 	m, err := x.s.manifests.get(x.s.cfg.Chunks, j.root)
-	if err == nil && !allowed {
-		return refuse(refusedAccess)
-	}
 	if err != nil { // it may be on its way here: that is no refusal that lasts
 		x.s.log.Debug("artifact not served", "peer", x.peer.Short(), "root", j.root.Short(), "why", err)
 		return refuse(refusedAbsent)
 	}
 	switch {
+	case !x.s.cfg.Allow(x.peer, j.root, m.maker):
+		return refuse(refusedAccess)
 	case j.kind == kindTell:
 		return x.serveTell(j.tell, m)
 	case j.kind == kindShare && j.given == nil:

@@ -62,9 +62,9 @@ type Config struct {
 	// Open opens a stream of Proto to a peer whose key has been verified.
 	Open   func(ctx context.Context, to id.Node) (net.Conn, error)
 	Chunks Chunks
-	// Allow says whether peer may have the artifact with that root. It is asked for every request,
-	// from many goroutines, and must be quick.
-	Allow func(peer id.Node, root artifact.Digest) bool
+	// Allow says whether peer may have the artifact with that root, which was made by that node. It is asked for
+	// every request, from many goroutines, and must be quick.
+	Allow func(peer id.Node, root artifact.Digest, maker id.Node) bool
 	Log   *slog.Logger // optional
 	// Wall tells people when a ban ends; waits use package time. Optional.
 	Wall func() time.Time

@@ -92,6 +92,9 @@ func (m *memory) Write(chunks [][]byte) error {
 	return err
 }
 
+// madeBy is who made all that put stores.
+var madeBy = id.Node{0xaa}
+
 // put stores an artifact of so many random files of that size, and returns its name.
 func (m *memory) put(t testing.TB, seed uint64, files, sizeBytes int) artifact.Ref {
 	t.Helper()
@@ -115,6 +118,7 @@ func (m *memory) put(t testing.TB, seed uint64, files, sizeBytes int) artifact.R
 		}
 		man.Entries = append(man.Entries, e)
 	}
+	man.Origin.Node = madeBy
 	root, parts, ref, err := man.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +161,7 @@ type node struct {
 	name  id.Node
 	store *memory
 	swarm *Swarm
-	allow func(peer id.Node, root artifact.Digest) bool
+	allow func(peer id.Node, root artifact.Digest, maker id.Node) bool
 	hook  func(c net.Conn) net.Conn
 	link  *shaped // nil: as fast as may be
 	down  bool
@@ -231,8 +235,8 @@ func (w *world) node(i byte) *node {
 	n.swarm = New(Config{
 		Self: n.name, Chunks: n.store, Seed: uint64(i),
 		Open: func(ctx context.Context, to id.Node) (net.Conn, error) { return w.open(n.name, to) },
-		Allow: func(peer id.Node, root artifact.Digest) bool {
-			return n.allow == nil || n.allow(peer, root)
+		Allow: func(peer id.Node, root artifact.Digest, maker id.Node) bool {
+			return n.allow == nil || n.allow(peer, root, maker)
 		},
 	})
 	w.nodes[n.name] = n
