@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"meshd/agent/control"
 	"meshd/mesh"
 )
 
@@ -196,6 +198,41 @@ func TestWhatALeafPublishesReachesANodeItNeverSpokeTo(t *testing.T) {
 	})
 }
 
+// Any member asks a leaf, also one that nothing but the attach point joins it with; and a leaf asks another.
+func TestAnybodyAsksALeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, till := leafFleet(t, 36, true)
+		defer f.end()
+		f.net.NAT("10.0.0.8:6374", true)
+		f.setUp = func(c *Config) { c.Leaf = true }
+		other := f.join("other", 8, map[string]string{"kind": "shop"})
+		f.setUp = nil
+		active, standby := f.points(till)
+		far := f.third(till, active, standby)
+		if far == other {
+			far = f.third(till, active, other)
+		}
+		f.net.Cut(till.addr, far.addr)
+		for _, m := range []*simNode{far, other} {
+			f.until("its takings are there", time.Minute, func() (bool, string) { return m.read("in/till.txt") != "", f.report() })
+			d := door{m.agent}
+			promises, err := d.Promises(t.Context(), "", "till", false)
+			if err != nil || len(promises) != 3 {
+				t.Errorf("%s asks the leaf for its promises: %v, %d of 3", m.agent.Name(), err, len(promises))
+			}
+			chain, err := d.Why(t.Context(), "takings/till")
+			if err != nil || !slices.ContainsFunc(chain, func(s control.StoryItem) bool { return s.Node == "till" && s.Subject == "tills.file.takings" }) {
+				t.Errorf("%s asks why: %v, %+v; want the leaf's file in it", m.agent.Name(), err, chain)
+			}
+		}
+		f.halt(till, true)
+		f.until("it is seen asleep", time.Minute, func() (bool, string) { return f.allSee("till", "asleep") })
+		if _, err := (door{far.agent}).Promises(t.Context(), "", "till", false); err == nil || !strings.Contains(err.Error(), "it is asleep") {
+			t.Errorf("a leaf that sleeps is asked: %v", err)
+		}
+	})
+}
+
 // file is a new file with that text.
 func (f *fleet) file(text string) string {
 	path := filepath.Join(f.t.TempDir(), "file")
@@ -294,12 +331,17 @@ func TestANodeThatBecameALeafRests(t *testing.T) {
 }
 
 func TestAnIdleLeafCostsLittle(t *testing.T) {
+	t.Run("told to be one", func(t *testing.T) { idleLeaf(t, true) })
+	t.Run("that asks to be dialled back", func(t *testing.T) { idleLeaf(t, false) })
+}
+
+func idleLeaf(t *testing.T, byFlag bool) {
 	synctest.Test(t, func(t *testing.T) {
-		f, till := leafFleet(t, 35, true)
+		f, till := leafFleet(t, 35, byFlag)
 		defer f.end()
 		f.points(till)
 		f.until("all see it", time.Minute, func() (bool, string) { return f.allSee("till", "alive") })
-		look := 20 * time.Minute // twice the longest period of all that is said
+		look := 20 * time.Minute // five pings; all that is rarer is a comparison of 100 bytes an hour
 		if os.Getenv("MESHD_TEST_ALL") != "" {
 			look = 3 * time.Hour
 		}

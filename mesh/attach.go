@@ -19,7 +19,7 @@ import (
 //	point -> leaf    offer {next}, or refused {reason}
 //	leaf  -> point   lease {lease, standby}; again later, when the standby becomes the attach point
 //	point -> leaf    taken {}; then members {up, down} at each change, and call {token, proto} for a stream
-//	leaf  -> point   ping {}, answered by pong {}; at the end bye {state}
+//	leaf  -> point   ping {}, answered by pong {root}; reach {nonce} as above, on this session; at the end bye {state}
 const protoAttach = "meshd/attach/1"
 
 const (
@@ -36,8 +36,8 @@ const (
 	frameMembers = 8
 	frameCall    = 9
 	framePing    = 10
-	framePong    = 11
 	frameBye     = 12
+	framePong    = 13
 
 	membersPerFrame = 100
 )
@@ -54,7 +54,7 @@ type reachedFrame struct {
 	Problem string
 }
 
-// emptyFrame is the body of attach, taken, ping and pong.
+// emptyFrame is the body of attach, taken and ping.
 type emptyFrame struct{}
 
 // offerFrame names the least count that the leaf's lease must have.
@@ -75,6 +75,9 @@ type callFrame struct {
 	Token [16]byte
 	Proto string
 }
+
+// pongFrame carries the beginning of the point's catalog root, as the ring's ping acks do.
+type pongFrame struct{ Root [8]byte }
 
 // byeFrame says what becomes of the lease: one of catalog's states.
 type byeFrame struct{ State uint8 }

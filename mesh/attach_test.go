@@ -24,7 +24,7 @@ func fuzzFrame[T any](t *testing.T, b []byte) {
 func FuzzAttach(f *testing.F) {
 	for _, body := range []any{
 		&reachFrame{[8]byte{1}}, &reachedFrame{true, "no"}, &emptyFrame{}, &offerFrame{7}, &refusedFrame{"full"},
-		&leaseFrame{[]byte{1}, true}, &membersFrame{[][16]byte{{1}}, [][16]byte{{2}, {3}}}, &callFrame{[16]byte{1}, protoSwarm}, &byeFrame{2},
+		&leaseFrame{[]byte{1}, true}, &membersFrame{[][16]byte{{1}}, [][16]byte{{2}, {3}}}, &callFrame{[16]byte{1}, protoSwarm}, &byeFrame{2}, &pongFrame{[8]byte{1}},
 	} {
 		b, err := wire.Marshal(attachV1, body)
 		if err != nil {
@@ -42,5 +42,6 @@ func FuzzAttach(f *testing.F) {
 		fuzzFrame[membersFrame](t, b)
 		fuzzFrame[callFrame](t, b)
 		fuzzFrame[byeFrame](t, b)
+		fuzzFrame[pongFrame](t, b)
 	})
 }

@@ -34,6 +34,8 @@ type point struct {
 	out  chan lodgerFrame
 	due  atomic.Int64 // the answer to the last ping, in nanoseconds since the Unix epoch of package time; 0: none
 
+	reached chan reachedFrame // capacity 1: what came of a dial back
+
 	standby bool             // guarded by Mesh.mu
 	alive   map[id.Node]bool // guarded by Mesh.mu: the ring, as it tells
 }
@@ -147,7 +149,10 @@ func (m *Mesh) attach(ctx context.Context, to string, standby bool) error {
 	_ = c.SetDeadline(time.Now().Add(reachLimit))
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	p := &point{id: n, conn: c, standby: standby, alive: map[id.Node]bool{n: true}, out: make(chan lodgerFrame, pointFrames)}
+	p := &point{
+		id: n, conn: c, standby: standby, alive: map[id.Node]bool{n: true}, out: make(chan lodgerFrame, pointFrames),
+		reached: make(chan reachedFrame, 1),
+	}
 	err = sendAttach(c, frameAttach, &emptyFrame{})
 	if err == nil {
 		err = m.askLease(p)
@@ -214,7 +219,7 @@ func (m *Mesh) settle(ctx context.Context, p *point) error {
 	if err := p.conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	link.Quiet(p.conn)
+	link.Quiet(p.conn, leafProbe)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if ctx.Err() != nil || m.offline || m.standing != AsLeaf {
@@ -300,6 +305,7 @@ func (m *Mesh) stay(ctx context.Context, p *point) {
 func (m *Mesh) writePoint(ctx context.Context, p *point) {
 	ping := time.NewTicker(leafPing)
 	defer ping.Stop()
+	pings := 0
 	send := func(f lodgerFrame) bool {
 		_ = p.conn.SetWriteDeadline(time.Now().Add(lodgerWrite))
 		return sendAttach(p.conn, f.kind, f.body) == nil
@@ -315,7 +321,13 @@ func (m *Mesh) writePoint(ctx context.Context, p *point) {
 				return
 			}
 		case <-ping.C:
-			p.probe(pongLimit)
+			pings++
+			m.mu.Lock()
+			standby := p.standby
+			m.mu.Unlock()
+			if !standby || pings%standbyPings == 0 {
+				p.probe(pongLimit)
+			}
 		}
 	}
 }
@@ -332,8 +344,19 @@ func (m *Mesh) readPoint(ctx context.Context, p *point) error {
 		}
 		switch kind {
 		case framePong:
-			if _, err := parseAttach[emptyFrame](b); err != nil {
+			f, err := parseAttach[pongFrame](b)
+			if err != nil {
 				return err
+			}
+			m.heardRoot(p.id, f.Root)
+		case frameReached:
+			f, err := parseAttach[reachedFrame](b)
+			if err != nil {
+				return err
+			}
+			select {
+			case p.reached <- f:
+			default: // nobody asked
 			}
 		case frameMembers:
 			f, err := parseAttach[membersFrame](b)
@@ -362,6 +385,8 @@ func (m *Mesh) answerCall(ctx context.Context, p *point, f callFrame) {
 	switch f.Proto {
 	case protoSwarm, protoAsk:
 		err = m.link.Answer(ctx, p.id, f.Token, f.Proto)
+	case link.ProtoRelay:
+		err = m.link.AnswerRelay(ctx, p.id, f.Token, protoAsk)
 	}
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Log.Debug("call", "peer", p.id.Short(), "error", err)

@@ -238,12 +238,21 @@ func (m *Mesh) Pull(ctx context.Context, r artifact.Ref, progress func(done, tot
 // Underway tells of all pulls, in no order.
 func (m *Mesh) Underway() []swarm.Progress { return m.swarm.Underway() }
 
-// dial opens a stream to n: a leaf only where it is attached.
+// dial opens a stream to n: to a leaf that is not attached here only for questions, through its attach point.
 func (m *Mesh) dial(ctx context.Context, n id.Node, proto string) (net.Conn, error) {
-	if m.IsLeaf(n) && !m.lodges(n) {
+	ring, _ := m.inRing()
+	m.mu.Lock()
+	p, here := m.presenceLocked(n, ring), m.lodgers[n] != nil
+	m.mu.Unlock()
+	switch {
+	case !p.leaf || here:
+		return m.link.Dial(ctx, n, proto)
+	case !p.alive:
+		return nil, fmt.Errorf("dial leaf %s for %s: %w: it is asleep", n.Short(), proto, link.ErrUnreachable)
+	case proto != protoAsk:
 		return nil, fmt.Errorf("dial leaf %s for %s: %w: it only dials out, and is not attached here", n.Short(), proto, link.ErrUnreachable)
 	}
-	return m.link.Dial(ctx, n, proto)
+	return m.link.DialThrough(ctx, p.at, n, proto)
 }
 
 // lodges reports whether a session of leaf n is open here.

@@ -21,9 +21,11 @@ const (
 	maxLodgers   = 64               // leaves that one node takes, standbys included (SPEC, notes/gossip.md)
 	lodgerFrames = 64               // that wait to be written to one leaf
 	lodgerWrite  = 10 * time.Second // for one frame
-	leafPing     = 4 * time.Minute  // how often a leaf says that it is there
-	leafSilence  = 3 * leafPing     // after which an attach point gives it up
-	leafPace     = 10 * time.Minute // between comparisons of catalogs with a leaf
+	leafPing     = 4 * time.Minute  // how often a leaf says that it is there: what stands between forgets idle streams after 5
+	standbyPings = 2                // times rarer to a standby: if that is forgotten, another one is dialled
+	leafSilence  = 3 * leafPing     // after which an attach point gives a leaf up, a standby later
+	leafPace     = time.Hour        // between comparisons of catalogs with a leaf: pongs tell of unlike roots
+	leafProbe    = 20 * time.Minute // of the system, on streams of a leaf where something else is said more often
 	lostPatience = 3 * time.Second  // before it is told that a leaf was lost: it may be back
 	restartGrace = 15 * time.Second // for leaves to come back to an attach point that began anew
 	leaseEvery   = 2 * time.Second  // lease records of one leaf
@@ -71,7 +73,7 @@ func (m *Mesh) serveLeaf(ctx context.Context, peer trust.Cert, c net.Conn) error
 		m.letGo(l, 0)
 		return err
 	}
-	link.Quiet(c)
+	link.Quiet(c, leafProbe)
 	undo := m.link.Through(peer.ID, l.call)
 	if !said.Standby {
 		m.let(signed, said.Lease, catalog.LeaseHere, 0)
@@ -85,7 +87,7 @@ func (m *Mesh) serveLeaf(ctx context.Context, peer trust.Cert, c net.Conn) error
 		m.writeLodger(ctx, l)
 		_ = c.Close() // ends the reader too
 	}()
-	state, err := m.readLodger(peer, l)
+	state, err := m.readLodger(ctx, peer, l)
 	cancel()
 	_ = c.Close()
 	<-written
@@ -174,18 +176,23 @@ func (m *Mesh) letGo(l *lodger, state uint8) {
 
 // call asks the leaf for a stream. It does not wait.
 func (l *lodger) call(token [16]byte, proto string) error {
+	return l.queue(frameCall, &callFrame{token, proto})
+}
+
+// queue has a frame written to the leaf. It does not wait.
+func (l *lodger) queue(kind byte, body any) error {
 	select {
-	case l.out <- lodgerFrame{frameCall, &callFrame{token, proto}}:
+	case l.out <- lodgerFrame{kind, body}:
 		return nil
 	default:
-		return fmt.Errorf("%d frames wait for leaf %s, the limit", lodgerFrames, l.peer.Short())
+		return fmt.Errorf("leaf %s does not read: %d frames wait, the limit", l.peer.Short(), lodgerFrames)
 	}
 }
 
 // readLodger takes what the leaf says until the stream ends.
-func (m *Mesh) readLodger(peer trust.Cert, l *lodger) (state uint8, err error) {
+func (m *Mesh) readLodger(ctx context.Context, peer trust.Cert, l *lodger) (state uint8, err error) {
 	for {
-		if err := l.conn.SetReadDeadline(time.Now().Add(leafSilence)); err != nil {
+		if err := l.conn.SetReadDeadline(time.Now().Add(m.silenceOf(l))); err != nil {
 			return 0, err
 		}
 		kind, b, err := wire.ReadFrame(l.conn, attachBytes)
@@ -197,11 +204,15 @@ func (m *Mesh) readLodger(peer trust.Cert, l *lodger) (state uint8, err error) {
 			if _, err := parseAttach[emptyFrame](b); err != nil {
 				return 0, err
 			}
-			select {
-			case l.out <- lodgerFrame{framePong, &emptyFrame{}}:
-			default:
-				return 0, fmt.Errorf("leaf %s does not read: %d frames wait", l.peer.Short(), lodgerFrames)
+			if err := l.queue(framePong, &pongFrame{m.root8()}); err != nil {
+				return 0, err
 			}
+		case frameReach:
+			ask, err := parseAttach[reachFrame](b)
+			if err != nil {
+				return 0, err
+			}
+			m.running.Go(func() { m.reachLodger(ctx, l, ask) })
 		case frameLease:
 			said, err := parseAttach[leaseFrame](b)
 			if err != nil {
@@ -228,6 +239,16 @@ func (m *Mesh) readLodger(peer trust.Cert, l *lodger) (state uint8, err error) {
 			return 0, fmt.Errorf("frame of kind %d from a leaf: %w", kind, wire.ErrMalformed)
 		}
 	}
+}
+
+// silenceOf is how long a leaf may say nothing.
+func (m *Mesh) silenceOf(l *lodger) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l.standby {
+		return standbyPings * leafSilence
+	}
+	return leafSilence
 }
 
 // writeLodger sends the leaf what waits, and who is alive in the ring, until ctx ends or the stream fails.

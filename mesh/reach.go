@@ -93,18 +93,8 @@ func (r *reach) end() {
 
 // serveReach dials the asker back and then sends it a packet until it hangs up.
 func (m *Mesh) serveReach(ctx context.Context, n id.Node, ask reachFrame, c net.Conn) error {
-	if err := m.reach.begin(n, time.Now()); err != nil {
-		return sendAttach(c, frameReached, &reachedFrame{Busy: true, Problem: err.Error()})
-	}
-	dialCtx, cancel := context.WithTimeout(ctx, reachDial)
-	err := m.link.ReachBack(dialCtx, c)
-	cancel()
-	m.reach.end()
-	if err != nil {
-		m.cfg.Log.Debug("a node could not be dialled back", "peer", n.Short(), "error", err)
-		return sendAttach(c, frameReached, &reachedFrame{Problem: cutText(err.Error(), 400)})
-	}
-	if err := sendAttach(c, frameReached, &reachedFrame{}); err != nil {
+	told := m.dialBack(ctx, n, c)
+	if err := sendAttach(c, frameReached, &told); err != nil || told.Problem != "" {
 		return err
 	}
 	one := make([]byte, 1)
@@ -120,6 +110,39 @@ func (m *Mesh) serveReach(ctx context.Context, n id.Node, ask reachFrame, c net.
 		}
 	}
 	return nil
+}
+
+// dialBack dials whoever opened c back over TCP, and tells how that went.
+func (m *Mesh) dialBack(ctx context.Context, n id.Node, c net.Conn) reachedFrame {
+	if err := m.reach.begin(n, time.Now()); err != nil {
+		return reachedFrame{Busy: true, Problem: err.Error()}
+	}
+	defer m.reach.end()
+	ctx, cancel := context.WithTimeout(ctx, reachDial)
+	defer cancel()
+	if err := m.link.ReachBack(ctx, c); err != nil {
+		m.cfg.Log.Debug("a node could not be dialled back", "peer", n.Short(), "error", err)
+		return reachedFrame{Problem: cutText(err.Error(), 400)}
+	}
+	return reachedFrame{}
+}
+
+// reachLodger dials back a leaf that asked for it on its session: it costs that much less than a stream for it.
+func (m *Mesh) reachLodger(ctx context.Context, l *lodger, ask reachFrame) {
+	told := m.dialBack(ctx, l.peer, l.conn)
+	if l.queue(frameReached, &told) != nil || told.Problem != "" {
+		return
+	}
+	for range reachPackets {
+		if m.link.Send(l.peer, kindReach, ask.Nonce[:]) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(reachGap):
+		}
+	}
 }
 
 func isTimeout(err error) bool {
@@ -144,18 +167,8 @@ func (m *Mesh) proveReach(ctx context.Context, peer id.Node) error {
 	_, _ = crand.Read(ask.Nonce[:]) // never fails
 	come, forget := m.reach.expect(ask.Nonce)
 	defer forget()
-	c, err := m.link.Dial(ctx, peer, protoAttach)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	_ = c.SetDeadline(time.Now().Add(reachLimit))
-	if err := sendAttach(c, frameReach, &ask); err != nil {
-		return err
-	}
-	told, err := readAttach[reachedFrame](c, frameReached)
+	told, end, err := m.askReach(ctx, peer, ask)
+	defer end()
 	switch {
 	case err != nil:
 		return fmt.Errorf("ask %s for a dial back: %w", peer.Short(), err)
@@ -169,11 +182,53 @@ func (m *Mesh) proveReach(ctx context.Context, peer id.Node) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w by node %s over UDP: its packets don't arrive", errNotReached, peer.Short())
 	}
-	_ = c.Close() // the peer need not send more packets
+	end() // the peer need not send more packets
 	select {
 	case <-m.catalog.Checked():
 	case <-time.After(syncedWait):
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// askReach asks peer for a dial back: a leaf on the session that it has with an attach point, else on a stream that
+// end closes.
+func (m *Mesh) askReach(ctx context.Context, peer id.Node, ask reachFrame) (told reachedFrame, end func(), err error) {
+	m.mu.Lock()
+	p := m.points[peer]
+	m.mu.Unlock()
+	if p != nil {
+		told, err = p.askReach(ctx, ask)
+		return told, func() {}, err
+	}
+	c, err := m.link.Dial(ctx, peer, protoAttach)
+	if err != nil {
+		return told, func() {}, err
+	}
+	end = func() { _ = c.Close() } // nothing is lost with it
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = c.SetDeadline(time.Now().Add(reachLimit))
+	if err := sendAttach(c, frameReach, &ask); err != nil {
+		return told, end, err
+	}
+	told, err = readAttach[reachedFrame](c, frameReached)
+	return told, end, err
+}
+
+// askReach asks the point on the session with it.
+func (p *point) askReach(ctx context.Context, ask reachFrame) (told reachedFrame, err error) {
+	select {
+	case <-p.reached: // the answer to an earlier one, that came late
+	default:
+	}
+	if !p.queue(frameReach, &ask) {
+		return told, errors.New("it reads nothing")
+	}
+	select {
+	case told = <-p.reached:
+		return told, nil
+	case <-ctx.Done():
+		return told, ctx.Err()
+	}
 }

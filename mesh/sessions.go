@@ -118,11 +118,15 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 func (m *Mesh) paced(n id.Node) func(context.Context, net.Conn, id.Node) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.points[n] == nil && m.lodgers[n] == nil {
+	idle := leafProbe
+	switch {
+	case m.points[n] != nil:
+		idle = leafPing // nothing else is said on it, and what stands between forgets it
+	case m.lodgers[n] == nil:
 		return m.catalog.Session
 	}
 	return func(ctx context.Context, c net.Conn, n id.Node) error {
-		link.Quiet(c)
+		link.Quiet(c, idle)
 		return m.catalog.PacedSession(ctx, c, n, leafPace)
 	}
 }

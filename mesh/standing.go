@@ -23,7 +23,8 @@ const (
 
 const (
 	enoughRefusals = 2               // peers that tried in vain, before this node counts as unreachable
-	askPeerAgain   = 5 * time.Minute // for a dial back, after it tried in vain
+	askPeerAgain   = 5 * time.Minute // for a dial back, after it tried in vain; twice that the next time,
+	askPeerMost    = time.Hour       // up to this: a change of addresses is another matter
 	askPeerSoon    = 2 * time.Second // after it could not try
 	oddGap         = 5 * time.Second // between two looks, beyond which this node was stopped or asleep
 	checkLimit     = 3 * time.Second // for a session to say anything, when it is doubted
@@ -50,18 +51,19 @@ type placer struct {
 	refused map[id.Node]bool      // it tried in vain
 	under   bool                  // a dial back is under way
 	renew   bool                  // in the ring, and to be proven anew
+	again   time.Duration         // until a peer that tried in vain is asked again
 	proofs  chan proof            // capacity 1: one is under way
 }
 
 func newPlacer() *placer {
-	return &placer{asked: map[id.Node]time.Time{}, refused: map[id.Node]bool{}, proofs: make(chan proof, 1)}
+	return &placer{asked: map[id.Node]time.Time{}, refused: map[id.Node]bool{}, proofs: make(chan proof, 1), again: askPeerAgain}
 }
 
 // afresh forgets what peers tried: the network is another now.
 func (p *placer) afresh() {
 	clear(p.asked)
 	clear(p.refused)
-	p.renew = true
+	p.renew, p.again = true, askPeerAgain
 }
 
 // place brings this node towards the ring, asking one peer in session at a time.
@@ -79,7 +81,7 @@ func (t *tender) place(ctx context.Context, open map[id.Node]bool, now time.Time
 		if now.Before(p.asked[n]) {
 			continue
 		}
-		p.asked[n] = now.Add(askPeerAgain)
+		p.asked[n] = now.Add(p.again)
 		p.under = true
 		t.wg.Go(func() { p.proofs <- proof{n, m.proveReach(ctx, n)} })
 		return
@@ -108,8 +110,10 @@ func (t *tender) proven(ctx context.Context, got proof) {
 		return
 	}
 	p.renew = false
-	if m.Standing() != AsLeaf {
-		m.cfg.Log.Warn("this node is a leaf; it asks again", "error", got.err, "every", askPeerAgain)
+	if m.Standing() == AsLeaf {
+		p.again = min(2*p.again, askPeerMost)
+	} else {
+		m.cfg.Log.Warn("this node is a leaf; it asks again", "error", got.err, "after", askPeerAgain, "then_up_to", askPeerMost)
 	}
 	m.stand(AsLeaf)
 }

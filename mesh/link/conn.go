@@ -25,6 +25,8 @@ type Conn struct {
 	pass *pass   // nil on the side that dialled
 	once sync.Once
 
+	relayed bool // raw is a stream with another node, that passes bytes on: its address is not the peer's
+
 	// key and peer are set before the stream is handed out and guarded by link.mu until then.
 	key  ed25519.PublicKey
 	peer id.Node
@@ -183,14 +185,19 @@ func (l *Link) accept() error {
 		}
 		go func() {
 			defer l.started.Done()
-			if err := l.serve(c); err != nil {
-				c.abandon()
-				l.counters.streamsFailed.Add(1)
-				if l.life.Err() == nil {
-					l.bad.log(l.cfg.Log, "a stream was refused", "from", raw.RemoteAddr(), "error", err)
-				}
-			}
+			l.serveAll(c, l.protos())
 		}()
+	}
+}
+
+// serveAll is serve, and ends what was not served.
+func (l *Link) serveAll(c *Conn, protos []string) {
+	if err := l.serve(c, protos); err != nil {
+		c.abandon()
+		l.counters.streamsFailed.Add(1)
+		if l.life.Err() == nil {
+			l.bad.log(l.cfg.Log, "a stream was refused", "from", c.raw.RemoteAddr(), "error", err)
+		}
 	}
 }
 
@@ -213,12 +220,12 @@ func (l *Link) enter(raw net.Conn) (*Conn, error) {
 	return c, nil
 }
 
-// serve shakes hands with whoever opened c and runs the handler of what they agreed on. The error is of
+// serve shakes hands with whoever opened c and runs the handler of what they agreed on, one of protos. The error is of
 // the time before the handler.
-func (l *Link) serve(c *Conn) error {
+func (l *Link) serve(c *Conn, protos []string) error {
 	var cert *trust.Cert
 	var guest ed25519.PublicKey
-	config := tlsConfig(*l.cert.Load(), l.cfg.Wall, l.protos(), func(s tls.ConnectionState) (err error) {
+	config := tlsConfig(*l.cert.Load(), l.cfg.Wall, protos, func(s tls.ConnectionState) (err error) {
 		switch {
 		case l.guests[s.NegotiatedProtocol] != nil:
 			if guest, err = guestKey(s); err == nil && l.revoked(guest) {
@@ -261,7 +268,7 @@ func (l *Link) serve(c *Conn) error {
 	if !c.pass.prove(cert.ID) {
 		own.Refused = fmt.Sprintf("%d streams of one node are the limit", maxConnsPerPeer)
 	}
-	if own.Refused == "" {
+	if own.Refused == "" && !c.relayed {
 		// Before the answer: with that the far end may begin to send packets.
 		l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), false)
 	}

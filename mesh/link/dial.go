@@ -180,7 +180,9 @@ func (l *Link) greet(ctx context.Context, c *Conn, proto string, want id.Node) (
 	if err := c.raw.SetDeadline(time.Time{}); err != nil {
 		return nil, err
 	}
-	l.sendHeld(cert.ID, l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), true))
+	if !c.relayed {
+		l.sendHeld(cert.ID, l.book.met(cert, heard, addrPort(c.raw.RemoteAddr()), true))
+	}
 	return cert, nil
 }
 

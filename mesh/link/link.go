@@ -84,6 +84,7 @@ type Link struct {
 	ways    map[id.Node]*func(callToken, string) error // leaves that are asked for streams: see Through
 	calls   map[callToken]*waiter                      // Dials that wait for one
 	answers int                                        // streams being opened because somebody asked
+	relays  map[relayed]int                            // that go through this node
 	offline bool
 	closed  bool
 	started sync.WaitGroup // dials and served streams; none is added once closed
@@ -122,7 +123,7 @@ func New(cfg Config) (*Link, error) {
 		cfg: cfg, self: own.ID, began: time.Now(),
 		members: map[string]func(context.Context, trust.Cert, net.Conn){},
 		guests:  map[string]func(context.Context, ed25519.PublicKey, net.Conn){},
-		gate:    newGate(), conns: map[*Conn]struct{}{}, ways: map[id.Node]*func(callToken, string) error{}, calls: map[callToken]*waiter{},
+		gate:    newGate(), conns: map[*Conn]struct{}{}, ways: map[id.Node]*func(callToken, string) error{}, calls: map[callToken]*waiter{}, relays: map[relayed]int{},
 		outbox: make(chan outgoing, outboxPackets), fetches: make(chan id.Node, fetchQueue),
 	}
 	l.Renew(cfg.Identity.Chain)
@@ -141,6 +142,7 @@ func New(cfg Config) (*Link, error) {
 	l.life, l.end = context.WithCancel(context.Background())
 	l.Handle(protoBoot, func(_ context.Context, _ trust.Cert, c net.Conn) { _ = c.Close() })
 	l.Handle(protoBack, l.serveBack)
+	l.Handle(ProtoRelay, l.serveRelay)
 	return l, nil
 }
 

@@ -127,35 +127,17 @@ func (l *Link) serveBack(_ context.Context, peer trust.Cert, c net.Conn) {
 // it. It returns once the stream is served, or can't be.
 func (l *Link) Answer(ctx context.Context, at id.Node, token [16]byte, proto string) error {
 	handle := l.members[proto]
-	if handle == nil || proto == protoBack {
+	if handle == nil || proto == protoBack || proto == ProtoRelay {
 		return fmt.Errorf("node %s asks for a stream of %q, which is not served here", at.Short(), proto)
 	}
-	l.mu.Lock()
-	if l.answers >= maxAnswers {
-		l.mu.Unlock()
-		return fmt.Errorf("node %s asks for a stream: %d at once are the limit", at.Short(), maxAnswers)
-	}
-	l.answers++
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		l.answers--
-		l.mu.Unlock()
-	}()
-	c, err := l.Dial(ctx, at, protoBack)
+	c, err := l.openBack(ctx, at, token)
 	if err != nil {
 		return err
 	}
-	_ = c.SetWriteDeadline(time.Now().Add(callLimit))
-	_, err = c.Write(token[:])
-	if err == nil {
-		err = c.SetWriteDeadline(time.Time{})
-	}
 	peer, known := l.Peer(at)
-	if err == nil && (!known || peer.Cert == nil) {
+	if !known || peer.Cert == nil {
 		err = errors.New("its certificate is gone from the peer book")
-	}
-	if err == nil {
+	} else {
 		err = l.begin()
 	}
 	if err != nil {
@@ -169,17 +151,47 @@ func (l *Link) Answer(ctx context.Context, at id.Node, token [16]byte, proto str
 	return nil
 }
 
-// Quiet has the system probe an idle stream of link as rarely as a phone can bear; how soon the far end's death
-// is noticed is then up to what is said on it.
-func Quiet(c net.Conn) {
+// openBack opens the stream that the node at asked for with a token.
+func (l *Link) openBack(ctx context.Context, at id.Node, token [16]byte) (net.Conn, error) {
+	l.mu.Lock()
+	if l.answers >= maxAnswers {
+		l.mu.Unlock()
+		return nil, fmt.Errorf("node %s asks for a stream: %d at once are the limit", at.Short(), maxAnswers)
+	}
+	l.answers++
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		l.answers--
+		l.mu.Unlock()
+	}()
+	c, err := l.Dial(ctx, at, protoBack)
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(callLimit))
+	_, err = c.Write(token[:])
+	if err == nil {
+		err = c.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("open a stream that node %s asked for: %w", at.Short(), err)
+	}
+	return c, nil
+}
+
+// Quiet has the system probe a stream of link after it was idle for so long, as rarely as a phone can bear; how soon the
+// far end's death is noticed is then up to what is said on it.
+func Quiet(c net.Conn, idle time.Duration) {
 	conn, ok := c.(*Conn)
 	if !ok {
 		return
 	}
 	if tcp, ok := conn.raw.(*net.TCPConn); ok {
 		// Where it can't be set the system's own pace stays: dearer, and as right.
-		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: quietProbe, Interval: quietProbe / 10, Count: 3})
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: quietProbe, Count: 3})
 	}
 }
 
-const quietProbe = 20 * time.Minute
+const quietProbe = 10 * time.Second // between probes, once there was no answer
