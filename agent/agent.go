@@ -38,6 +38,7 @@ type Config struct {
 	PolicyDir string          // a local score in place of the mesh's; optional
 	Limits    []control.Limit // caps on what artifacts take of the links, every class; optional
 	Leaf      bool            // only dial out, and be attached to members
+	LeafPoll  time.Duration   // of a leaf that rests in between: between polls; 0: it stays attached; see MinLeafPoll
 
 	// MaxSizeBytes is the most that artifacts may take of the disk; 0: no limit but the reserve. What would pass
 	// it is not fetched; what is there stays.
@@ -90,6 +91,8 @@ type Agent struct {
 	view       atomic.Pointer[view]
 	rights     rights
 	tally      *tally
+
+	toldStatus atomic.Pointer[catalog.StatusBody] // what this node last told of itself
 
 	stopping chan struct{} // closed when Run begins to end
 	ready    chan struct{}
@@ -146,7 +149,7 @@ func (a *Agent) open() error {
 		Identity: cfg.Node.Identity, Charter: cfg.Node.Charter, Network: cfg.Network,
 		Catalog: a.store.Shelf("catalog"), Book: a.store.Shelf("peers"), Invites: a.store.Shelf("invites"),
 		Chunks: a.store, BookFile: filepath.Join(cfg.Node.Dir, "peers"),
-		Listen: cfg.Listen, Advertise: cfg.Advertise, Seeds: append(cfg.Node.Seeds, cfg.Seeds...), Leaf: cfg.Leaf,
+		Listen: cfg.Listen, Advertise: cfg.Advertise, Seeds: append(cfg.Node.Seeds, cfg.Seeds...), Leaf: cfg.Leaf, LeafPoll: cfg.LeafPoll,
 		AllowPull: a.allowPull, AllowInvite: a.allowInvite, Answer: a.answer,
 		Wall: cfg.Wall, Seed: cfg.Seed, Log: cfg.Log,
 	})
@@ -210,6 +213,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	part(a.tellManager)
 	if a.cfg.Once {
 		part(func(ctx context.Context) error { return a.once(ctx, cancel) })
+	} else if a.cfg.LeafPoll > 0 {
+		part(a.poll)
 	}
 	if a.cfg.Door != nil {
 		part(func(ctx context.Context) error {

@@ -51,6 +51,10 @@ part "shops" {
 
 // leafFleet is a mesh of three members that play shops, and a till behind NAT.
 func leafFleet(t *testing.T, seed uint64, byFlag bool) (f *fleet, till *simNode) {
+	return leafFleetWith(t, seed, func(c *Config) { c.Leaf = byFlag })
+}
+
+func leafFleetWith(t *testing.T, seed uint64, setUp func(*Config)) (f *fleet, till *simNode) {
 	f = newFleet(t, seed)
 	f.found("host", map[string]string{"kind": "shop"})
 	f.publishScore(soloScore("1.0.0", leafScore))
@@ -58,7 +62,7 @@ func leafFleet(t *testing.T, seed uint64, byFlag bool) (f *fleet, till *simNode)
 	f.join("shop_2", 3, map[string]string{"kind": "shop"})
 	f.until("the members are whole", time.Minute, f.whole)
 	f.net.NAT("10.0.0.9:6374", true)
-	f.setUp = func(c *Config) { c.Leaf = byFlag }
+	f.setUp = setUp
 	till = f.join("till", 9, map[string]string{"kind": "till"})
 	f.setUp = nil
 	return f, till

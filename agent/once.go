@@ -56,7 +56,7 @@ func (a *Agent) once(ctx context.Context, end func()) error {
 		}
 		if quiet {
 			if !alone && a.mesh.KnowsOthers() {
-				a.tellUncopied(a.handOver(ctx))
+				a.tellUncopied(a.handOver(ctx, a.ownOffers(), onceLook))
 			}
 			if err := onceResult(is, alone); err != nil {
 				return err
@@ -75,15 +75,20 @@ func (a *Agent) once(ctx context.Context, end func()) error {
 	}
 }
 
-// handOver waits until everything this node offers has a copy elsewhere, and returns what has none: nobody who
-// is there may have it, or nobody made one for onceCopy.
-func (a *Agent) handOver(ctx context.Context) (uncopied []offered) {
+// ownOffers is what this node offers of its own.
+func (a *Agent) ownOffers() (own []offered) {
 	for _, o := range a.supply.offers("") {
 		if o.ref.Version.By == a.mesh.Self() {
-			uncopied = append(uncopied, o)
+			own = append(own, o)
 		}
 	}
-	ticker := time.NewTicker(onceLook)
+	return own
+}
+
+// handOver waits until these of this node's own offers have a copy elsewhere, looking so often, and returns what has
+// none: nobody who is there may have it, or nobody made one for onceCopy.
+func (a *Agent) handOver(ctx context.Context, uncopied []offered, every time.Duration) []offered {
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for last := time.Now(); len(uncopied) > 0 && time.Since(last) < onceCopy; {
 		before := len(uncopied)

@@ -148,6 +148,7 @@ func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(co
 			progress(control.Line{Type: control.LineProgress, DoneBytes: done, TotalBytes: total, BytesPerSecond: p.BytesPerSecond, Nodes: p.Nodes})
 		}
 	}
+	d.a.mesh.Wake() // a leaf that rests
 	if err := d.a.supply.pullTelling(ctx, best.ref, report); err != nil {
 		var w *promise.WaitingError
 		if errors.As(err, &w) {

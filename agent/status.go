@@ -31,9 +31,11 @@ func (a *Agent) tellStatus(ctx context.Context) error {
 		body, err := a.status(ctx)
 		if err == nil {
 			var b []byte
-			if b, err = catalog.EncodeStatus(body); err == nil && string(b) != told {
+			b, err = catalog.EncodeStatus(body)
+			if err == nil && string(b) != told && (a.worthTelling(body) || !a.mesh.Resting()) {
 				if _, err = a.mesh.Publish(ctx, catalog.KindStatus, "", b, 0); err == nil {
 					told = string(b)
+					a.toldStatus.Store(&body)
 					burst--
 				}
 			}

@@ -83,6 +83,7 @@ func newHints() hints {
 
 // wrote notes a record of this node's own. Status records are never hinted.
 func (m *Mesh) wrote(r catalog.Record) {
+	m.Wake()
 	if r.Kind == catalog.KindStatus {
 		return
 	}

@@ -35,6 +35,7 @@ type point struct {
 	due  atomic.Int64 // the answer to the last ping, in nanoseconds since the Unix epoch of package time; 0: none
 
 	reached chan reachedFrame // capacity 1: what came of a dial back
+	ended   chan struct{}     // closed with the session
 
 	standby bool             // guarded by Mesh.mu
 	alive   map[id.Node]bool // guarded by Mesh.mu: the ring, as it tells
@@ -52,7 +53,11 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 			active = p
 		}
 	}
+	resting := m.resting
 	m.mu.Unlock()
+	if resting {
+		return
+	}
 	if active == nil && standby != nil {
 		if m.promote(standby) {
 			active, standby = standby, nil
@@ -61,7 +66,7 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 	if active != nil && !open[active.id] && t.due("sync/"+active.id.String(), attachEvery, now) {
 		t.dial(ctx, "sync/"+active.id.String(), func(ctx context.Context) { m.openSession(ctx, active.id) })
 	}
-	if (active != nil && standby != nil) || t.dialling[attachKey] {
+	if (active != nil && (standby != nil || m.cfg.LeafPoll > 0)) || t.dialling[attachKey] {
 		return
 	}
 	every := attachEvery
@@ -151,7 +156,7 @@ func (m *Mesh) attach(ctx context.Context, to string, standby bool) error {
 	defer stop()
 	p := &point{
 		id: n, conn: c, standby: standby, alive: map[id.Node]bool{n: true}, out: make(chan lodgerFrame, pointFrames),
-		reached: make(chan reachedFrame, 1),
+		reached: make(chan reachedFrame, 1), ended: make(chan struct{}),
 	}
 	err = sendAttach(c, frameAttach, &emptyFrame{})
 	if err == nil {
@@ -211,7 +216,7 @@ func (m *Mesh) newLease(at id.Node, least uint64) ([]byte, error) {
 	m.mu.Lock()
 	m.leaseCount = next
 	m.mu.Unlock()
-	return trust.SignLease(trust.Lease{At: at, Count: next, Lasts: leaseLasts}, m.cfg.Identity)
+	return trust.SignLease(trust.Lease{At: at, Count: next, Lasts: m.leaseTime()}, m.cfg.Identity)
 }
 
 // settle makes p one of the points, and keeps its session in the background.
@@ -222,8 +227,8 @@ func (m *Mesh) settle(ctx context.Context, p *point) error {
 	link.Quiet(p.conn, leafProbe)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if ctx.Err() != nil || m.offline || m.standing != AsLeaf {
-		return errors.New("this node is no leaf any more")
+	if ctx.Err() != nil || m.offline || m.resting || m.standing != AsLeaf {
+		return errors.New("this node is no leaf any more, or rests")
 	}
 	if old := m.points[p.id]; old != nil {
 		_ = old.conn.Close()
@@ -272,6 +277,7 @@ func (p *point) probe(limit time.Duration) {
 
 // stay keeps the session with a point until it ends, then closes what else is open with it.
 func (m *Mesh) stay(ctx context.Context, p *point) {
+	defer close(p.ended)
 	m.tendSoon()
 	life := ctx
 	ctx, cancel := context.WithCancel(ctx)
@@ -413,6 +419,7 @@ func (m *Mesh) ringTold(p *point, f membersFrame) error {
 		}
 	}
 	size := len(p.alive)
+	m.ringHeard(p)
 	m.mu.Unlock()
 	for _, other := range doubted {
 		other.probe(probeLimit)

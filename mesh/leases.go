@@ -13,6 +13,9 @@ import (
 const (
 	leaseLasts = 10 * time.Minute // how long a leaf counts as live after its attach point lost it
 	leaseSlack = time.Hour        // by which wall clocks may differ, where one has to be trusted at all
+
+	// MaxLeafPoll is the longest that a leaf may rest between polls: its lease must last.
+	MaxLeafPoll = 24 * time.Hour
 )
 
 // A lease is what is known here of one leaf's place.
@@ -29,6 +32,7 @@ type presence struct {
 	alive bool // attached now
 	live  bool // alive, or its lease is not over: it counts in roles
 	at    id.Node
+	said  time.Time // by the attach point's wall clock
 }
 
 // judge tells how the leaf of l stands. atPoint says whether its attach point is alive here: that is the
@@ -183,6 +187,7 @@ func (m *Mesh) presenceLocked(n id.Node, ring map[id.Node]bool) presence {
 	}
 	now := time.Now()
 	p := l.judge(now, m.cfg.Wall(), ring[l.At])
+	p.said = l.said
 	if p.alive {
 		l.heard = now
 	}

@@ -59,6 +59,10 @@ type Config struct {
 	Seeds     []string // HOST:PORT or ID@HOST:PORT; optional
 	Leaf      bool     // only dial out; else a node is a leaf where no peer can dial it back
 
+	// LeafPoll, with Leaf, is for a leaf that rests between polls: how long at most, MaxLeafPoll the limit. 0: it stays
+	// attached. See Rest.
+	LeafPoll time.Duration
+
 	// AllowPull says whether peer may have the artifact of that root, which maker made. Called from many goroutines.
 	AllowPull func(peer id.Node, root artifact.Digest, maker id.Node) bool
 	// AllowInvite says whether peer may have a child of that name admitted (guests). Optional.
@@ -108,6 +112,11 @@ type Mesh struct {
 	points        map[id.Node]*point   // where this leaf is attached
 	notTaken      map[string]time.Time // until when an attach point is not asked
 	offline       bool
+
+	woken      chan struct{} // capacity 1: a resting leaf should poll
+	resting    bool
+	lastRing   map[id.Node]bool // what the attach point of a leaf that polls told last, and when
+	lastRingAt time.Time
 }
 
 // New opens the catalog and binds the port. Nothing is said to anybody before Run.
@@ -120,8 +129,8 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, self: cfg.Identity.ID(),
 		changed: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		sessions: map[id.Node]*session{}, unlike: map[id.Node]time.Time{}, hints: newHints(), hintRand: newRand(cfg.Seed ^ 0x417), reach: newReach(),
-		letKick: make(chan struct{}, 1),
-		leases:  map[id.Node]*lease{}, leaseLies: map[refusedLease]bool{}, lodgers: map[id.Node]*lodger{}, lets: map[id.Node]*let{},
+		letKick: make(chan struct{}, 1), woken: make(chan struct{}, 1),
+		leases: map[id.Node]*lease{}, leaseLies: map[refusedLease]bool{}, lodgers: map[id.Node]*lodger{}, lets: map[id.Node]*let{},
 		points: map[id.Node]*point{}, notTaken: map[string]time.Time{},
 	}
 	if cfg.Leaf {
@@ -242,9 +251,11 @@ func (m *Mesh) Underway() []swarm.Progress { return m.swarm.Underway() }
 func (m *Mesh) dial(ctx context.Context, n id.Node, proto string) (net.Conn, error) {
 	ring, _ := m.inRing()
 	m.mu.Lock()
-	p, here := m.presenceLocked(n, ring), m.lodgers[n] != nil
+	p, here, resting := m.presenceLocked(n, ring), m.lodgers[n] != nil, m.resting
 	m.mu.Unlock()
 	switch {
+	case resting && proto == protoSwarm:
+		return nil, fmt.Errorf("dial node %s for %s: %w: this leaf rests until its next poll", n.Short(), proto, link.ErrUnreachable)
 	case !p.leaf || here:
 		return m.link.Dial(ctx, n, proto)
 	case !p.alive:

@@ -384,11 +384,13 @@ func (m *Mesh) Reachable() map[id.Node]bool {
 func (m *Mesh) inRing() (alive, gone map[id.Node]bool) {
 	alive, gone = map[id.Node]bool{m.self: true}, map[id.Node]bool{}
 	m.mu.Lock()
+	told := m.ringRecalled()
 	for _, p := range m.points {
 		if !p.standby {
-			maps.Copy(alive, p.alive)
+			told = p.alive
 		}
 	}
+	maps.Copy(alive, told)
 	m.mu.Unlock()
 	for _, member := range m.ring.Members() {
 		if member.Status == ring.Alive {

@@ -120,6 +120,7 @@ func (n *Node) lodged(p presence) {
 		return
 	}
 	n.Leaf, n.Live, n.At, n.Addrs = true, p.live, p.at, nil
+	n.LastSeen = later(n.LastSeen, p.said)
 	switch {
 	case n.Self:
 	case p.alive:

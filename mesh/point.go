@@ -18,17 +18,17 @@ import (
 
 // Limits of an attach point.
 const (
-	maxLodgers   = 64               // leaves that one node takes, standbys included (SPEC, notes/gossip.md)
-	lodgerFrames = 64               // that wait to be written to one leaf
-	lodgerWrite  = 10 * time.Second // for one frame
-	leafPing     = 4 * time.Minute  // how often a leaf says that it is there: what stands between forgets idle streams after 5
-	standbyPings = 2                // times rarer to a standby: if that is forgotten, another one is dialled
-	leafSilence  = 3 * leafPing     // after which an attach point gives a leaf up, a standby later
-	leafPace     = time.Hour        // between comparisons of catalogs with a leaf: pongs tell of unlike roots
-	leafProbe    = 20 * time.Minute // of the system, on streams of a leaf where something else is said more often
-	lostPatience = 3 * time.Second  // before it is told that a leaf was lost: it may be back
-	restartGrace = 15 * time.Second // for leaves to come back to an attach point that began anew
-	leaseEvery   = 2 * time.Second  // lease records of one leaf
+	maxLodgers   = 64                // leaves that one node takes, standbys included (SPEC, notes/gossip.md)
+	lodgerFrames = 64                // that wait to be written to one leaf
+	lodgerWrite  = 10 * time.Second  // for one frame
+	leafPing     = 280 * time.Second // how often a leaf says that it is there: what stands between forgets idle streams after 5 minutes
+	standbyPings = 3                 // times rarer to a standby: if that is forgotten, another one is dialled
+	leafSilence  = 3 * leafPing      // after which an attach point gives a leaf up, a standby later
+	leafPace     = time.Hour         // between comparisons of catalogs with a leaf: pongs tell of unlike roots
+	leafProbe    = 20 * time.Minute  // of the system, on streams of a leaf where something else is said more often
+	lostPatience = 3 * time.Second   // before it is told that a leaf was lost: it may be back
+	restartGrace = 15 * time.Second  // for leaves to come back to an attach point that began anew
+	leaseEvery   = 2 * time.Second   // lease records of one leaf
 )
 
 // errNotTaken is wrapped where a node does not take a leaf.

@@ -189,6 +189,7 @@ func (t *tender) afresh(open map[id.Node]bool, now time.Time) {
 	clear(t.dialled)
 	clear(t.joined)
 	t.placer.afresh()
+	t.m.Wake()
 	t.m.probePoints()
 	for n := range open {
 		t.doubt(n, now)

@@ -38,6 +38,7 @@ type options struct {
 	tags, advertise, peers, egress, ingress                                    []string
 	maxSize                                                                    string
 	leaf, once                                                                 bool
+	leafPoll                                                                   time.Duration
 
 	values map[string]string        // every flag as text, to tell what a reload changes
 	again  func() (*options, error) // the same settings, read once more
@@ -83,6 +84,7 @@ func (o *options) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.http, "http", "", "ADDR:PORT for /healthz, /readyz, /metrics and the page; the page only on loopback (default: no port)")
 	f.StringVar(&o.config, "config", "", "a file of NAME = VALUE, names as of these flags; read again on SIGHUP")
 	f.BoolVar(&o.leaf, "leaf", false, "only dial out: be attached to members, bind no port; without it a node is a leaf by itself where no peer reaches it")
+	f.DurationVar(&o.leafPoll, "leaf-poll", 0, "be a leaf that rests: attach and exchange what is new this often, as 15m (1m to 24h), and when something here is worth telling; hold no session between")
 	f.BoolVar(&o.once, "once", false, "converge, tell the peers, leave; exit 1 if a promise failed; starts no process")
 }
 
@@ -111,6 +113,9 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 		return err
 	}
 	if _, err := o.limits(); err != nil {
+		return err
+	}
+	if err := o.polls(); err != nil {
 		return err
 	}
 	if o.name == "" {
@@ -230,6 +235,18 @@ func (o *options) listenAddr(node *agent.Node) (listen, free string) {
 		return o.listen, o.listen
 	}
 	return o.listen, ""
+}
+
+// polls has a node that rests be a leaf.
+func (o *options) polls() error {
+	if o.leafPoll == 0 {
+		return nil
+	}
+	if o.leafPoll < agent.MinLeafPoll || o.leafPoll > agent.MaxLeafPoll {
+		return usagef("--leaf-poll %v: want %v to %v, or 0 to stay attached", o.leafPoll, agent.MinLeafPoll, agent.MaxLeafPoll)
+	}
+	o.leaf = true
+	return nil
 }
 
 // limits are the caps that the settings name.

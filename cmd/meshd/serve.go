@@ -55,7 +55,7 @@ func (s *service) serve(ctx context.Context, node *agent.Node, tags map[string]s
 		return err
 	}
 	cfg := agent.Config{
-		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Limits: limits, Once: s.once, Leaf: s.leaf,
+		Node: node, WorkDir: work, Tags: tags, Advertise: s.advertise, Seeds: s.peers, PolicyDir: s.policy, Limits: limits, Once: s.once, Leaf: s.leaf, LeafPoll: s.leafPoll,
 		Network: link.Real, Host: host, Containers: engines.Containers, DoorGroup: s.group, Exe: exe, Wall: time.Now, Seed: randomSeed(), Log: s.log, Version: version,
 		Notify: s.notify, Watchdog: watchdog(), MaxSizeBytes: maxSize,
 	}

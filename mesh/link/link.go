@@ -256,9 +256,12 @@ func (l *Link) SetOffline(offline bool) {
 	l.offline = offline
 	l.mu.Unlock()
 	if offline {
-		l.killAll(func(ed25519.PublicKey) bool { return true })
+		l.HangUp()
 	}
 }
+
+// HangUp closes all streams.
+func (l *Link) HangUp() { l.killAll(func(ed25519.PublicKey) bool { return true }) }
 
 func (l *Link) isOffline() bool {
 	l.mu.Lock()
