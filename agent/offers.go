@@ -148,10 +148,13 @@ func (x *offerIndex) rooted(root artifact.Digest) []offered {
 	return out
 }
 
-// find is one offer of a root; nil if none.
+// find is the newest offer of a root; nil if none. What was published again with the bytes and the cause it had before,
+// as a restored backup does, has the root of the older version too.
 func (x *offerIndex) find(root artifact.Digest) *offered {
-	if list := x.rooted(root); len(list) > 0 {
-		return &list[0]
+	list := x.rooted(root)
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	newest := slices.MaxFunc(list, func(a, b offered) int { return a.ref.Compare(b.ref) })
+	return &newest
 }

@@ -55,12 +55,23 @@ func (s *supply) InPlace(ctx context.Context, p promise.Placement) (bool, string
 	if has, err := s.a.store.Has(root); err != nil || !has {
 		return false, "its bytes are not here", err
 	}
-	s.tellPlaced(promise.Wish{Promise: p.Promise, Name: p.Artifact.Name}, s.find(root))
+	s.tellPlaced(promise.Wish{Promise: p.Promise, Name: p.Artifact.Name}, s.chosen(p, root))
 	return true, "", nil
 }
 
 func (s *supply) find(root artifact.Digest) *offered {
 	return s.index.find(root)
+}
+
+// chosen is the offer that p was chosen for, the newest of equal ones; nil if it is no longer made. Other names and
+// versions may have the same root.
+func (s *supply) chosen(p promise.Placement, root artifact.Digest) (newest *offered) {
+	for _, o := range s.named(p.Artifact.Name) { // oldest first
+		if o.ref.Root == root && o.cause() == p.Artifact {
+			newest = &o
+		}
+	}
+	return newest
 }
 
 // pullAndPlace fetches what placing finds damaged, all of it at once: a manifest first tells what it is made of.
@@ -111,7 +122,7 @@ func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
 	if err != nil {
 		return err
 	}
-	of := s.find(root)
+	of := s.chosen(p, root)
 	if of == nil {
 		return &promise.WaitingError{For: fmt.Sprintf("artifact %s: it was withdrawn just now", p.Artifact.Name)}
 	}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meshd/mesh/catalog"
+	"meshd/store/artifact"
 )
 
 // What a store that is lost had placed is taken over where it is a version that is still offered; what nobody knows is
@@ -87,6 +91,41 @@ func TestMeshIsWholeOnceASponsorsClockIsRight(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A restored backup publishes again what it had published before: the same root under a newer version. Wants tell of the
+// newer one.
+func TestVersionWithTheBytesOfAnOlderOneIsToldAsItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 5)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", wantApp))
+		late := f.join("late", 2, map[string]string{"late": "yes"})
+		f.until("both are in the ring", time.Minute, f.whole)
+		for i, text := range []string{"old", "new", "old"} {
+			opts := addPath(f.file(text))
+			opts.Origin = artifact.Origin{Node: host.agent.mesh.Self(), Entry: 1}
+			ref, err := host.agent.store.Add(t.Context(), opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			version := uint64(i + 1)
+			body, err := catalog.EncodeArtifact(catalog.ArtifactBody{Counter: version, Root: ref.Root, Tree: ref.Tree, SizeBytes: ref.SizeBytes, Keep: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := host.agent.mesh.Publish(t.Context(), catalog.KindArtifact, "app", body, 3); err != nil {
+				t.Fatal(err)
+			}
+			f.until("the version is in place, remembered and told", time.Minute, func() (bool, string) {
+				p := late.agent.supply.placements("p.want.app")
+				told := host.agent.placedBy()["app"][late.agent.mesh.Self()].Version.Counter
+				ok := late.read("app.txt") == text && len(p) == 1 && p[0].Counter == version && told == version
+				return ok, fmt.Sprintf("version %d: in place %q, remembered %+v, told %d", version, late.read("app.txt"), p, told)
+			})
+		}
+	})
 }
 
 // put writes a file of the machine's work folder and tells its watches.
