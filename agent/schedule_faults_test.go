@@ -157,7 +157,6 @@ func (s *schedule) wipe() {
 		}
 	}
 	s.lost(h)
-	h.bare = true
 	s.say("%s loses state.db and packs", h.name)
 	if running {
 		s.begin(h)
@@ -167,7 +166,7 @@ func (s *schedule) wipe() {
 // lost notes that a machine begins from an older state: of what it published the others may keep what they had.
 func (s *schedule) lost(h *faultyHost) {
 	clear(h.placed)
-	h.acked = 0
+	h.acked, h.bare = 0, true
 	for _, o := range s.hosts {
 		h.acked = max(h.acked, o.placed["note/"+h.name])
 	}

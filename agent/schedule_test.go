@@ -77,7 +77,7 @@ type faultyHost struct {
 	edits int
 	saved string // a backup of its data folder; "": none
 	left  bool   // for ever
-	bare  bool   // it lost its store, and may not have the score back
+	bare  bool   // it is new or lost its store, and may not have the score yet
 
 	acked  uint64            // the highest version of its own note that it knew to be published
 	placed map[string]uint64 // the highest version of each note that it had in place
@@ -163,7 +163,7 @@ func (s *schedule) adopt(m *simNode) *faultyHost {
 func (s *schedule) joinAnother() {
 	s.last++
 	name := fmt.Sprintf("n%d", s.last)
-	h := &faultyHost{placed: map[string]uint64{}}
+	h := &faultyHost{placed: map[string]uint64{}, bare: true}
 	s.hosts[name] = h
 	h.simNode = s.join(name, s.last, nil)
 	s.write(h)
@@ -226,6 +226,15 @@ func (s *schedule) pick(ok func(*faultyHost) bool) *faultyHost {
 func up(h *faultyHost) bool   { return h.stop != nil }
 func down(h *faultyHost) bool { return h.stop == nil }
 
+// plays reports whether h, which runs, has a score; who had one on its disk always has.
+func (h *faultyHost) plays() bool {
+	if h.bare {
+		v := h.agent.view.Load()
+		h.bare = v == nil || v.program == nil
+	}
+	return !h.bare
+}
+
 func (s *schedule) running() int {
 	n := 0
 	for _, h := range s.hosts {
@@ -272,9 +281,6 @@ func (s *schedule) calm(when string) {
 	for {
 		ok, why := s.agree()
 		if ok {
-			for _, h := range s.hosts {
-				h.bare = false
-			}
 			return
 		}
 		if time.Since(began) > time.Minute {
@@ -357,7 +363,7 @@ func (s *schedule) look() {
 // local damages what a node can repair by itself: no absent peer may hold that up.
 func (s *schedule) local() {
 	s.t.Helper()
-	h := s.pick(func(h *faultyHost) bool { return up(h) && !h.bare && h.disk.Load() == 0 })
+	h := s.pick(func(h *faultyHost) bool { return up(h) && h.disk.Load() == 0 && h.plays() })
 	if h == nil {
 		return
 	}
