@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -66,57 +65,6 @@ func TestAFlappingLinkRestartsNothing(t *testing.T) {
 		f.until("all are whole again", 10*time.Second, f.whole)
 		if after := f.opened(); after != before {
 			t.Errorf("%d sync sessions were opened anew over a link that flaps", after-before)
-		}
-	})
-}
-
-// Two halves that published apart, for longer than serf remembers anybody, are one mesh soon after the link's return.
-func TestALongSplitHealsOnBothSides(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		apart := 20 * time.Minute
-		if os.Getenv("MESHD_TEST_ALL") != "" {
-			apart = 25 * time.Hour // serf forgets after 24
-		}
-		f := four(t, 22)
-		defer f.end()
-		cut := func(on bool) {
-			for _, a := range []string{"host", "node_1"} {
-				for _, b := range []string{"node_2", "node_3"} {
-					if on {
-						f.net.Cut(f.nodes[a].addr, f.nodes[b].addr)
-					} else {
-						f.net.Heal(f.nodes[a].addr, f.nodes[b].addr)
-					}
-				}
-			}
-		}
-		f.publishScore(soloScore("1.0.0", wantApp))
-		f.until("all play the score", time.Minute, func() (bool, string) {
-			for _, m := range f.nodes {
-				if v := m.agent.view.Load(); v == nil || v.program == nil {
-					return false, m.name
-				}
-			}
-			return true, ""
-		})
-		cut(true)
-		time.Sleep(apart)
-		for _, name := range []string{"host", "node_3"} {
-			if n := len(f.nodes[name].agent.mesh.Alive()); n != 2 {
-				t.Errorf("%s sees %d alive in its half", name, n)
-			}
-			if _, err := f.publishFile(f.nodes[name], "from/"+name, "", name); err != nil {
-				t.Fatal(err)
-			}
-		}
-		cut(false)
-		t.Logf("after %v apart all are whole %v after the heal", apart, f.until("both sides are one", 30*time.Second, f.whole))
-		for name, m := range f.nodes {
-			for _, from := range []string{"from/host", "from/node_3"} {
-				if len(m.agent.supply.named(from)) != 1 {
-					t.Errorf("%s did not hear of %s", name, from)
-				}
-			}
 		}
 	})
 }

@@ -2,14 +2,17 @@ package agent
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"meshd/agent/control"
+	"meshd/mesh/catalog"
 )
 
 // publishFile offers one file by hand.
@@ -30,13 +33,18 @@ part "p" {
   }
 }`
 
-// The publisher is gone for ever: a latecomer still gets what it published, from the copies.
+// The publisher is gone for ever: a latecomer still gets what it published, from the copies, also after the time when
+// of nodes that left nothing no more than a grave is kept.
 func TestALatecomerGetsWhatADeadPublisherLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, 3)
-		defer f.end()
-		f.found("host", nil)
-		f.publishScore(soloScore("1.0.0", wantApp+`
+	for _, buried := range []bool{false, true} {
+		t.Run(fmt.Sprintf("buried=%v", buried), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet(t, 3)
+				defer f.end()
+				var ahead atomic.Int64 // how far all clocks are
+				f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } }
+				host := f.found("host", nil)
+				f.publishScore(soloScore("1.0.0", wantApp+`
 access "open" {
   allow "publish" {
     names = ["app"]
@@ -49,26 +57,41 @@ access "open" {
 }
 role "maker" { when = tag.maker == "yes" }
 role "keeper" { when = tag.keeper == "yes" }`))
-		maker := f.join("maker", 2, map[string]string{"maker": "yes"})
-		f.join("keeper_1", 3, map[string]string{"keeper": "yes"})
-		f.join("keeper_2", 4, map[string]string{"keeper": "yes"})
-		f.until("the maker plays the score", time.Minute, func() (bool, string) {
-			v := maker.agent.view.Load()
-			return v != nil && v.program != nil && len(maker.agent.mesh.Alive()) == 4, "not yet"
+				maker := f.join("maker", 2, map[string]string{"maker": "yes"})
+				f.join("keeper_1", 3, map[string]string{"keeper": "yes"})
+				f.join("keeper_2", 4, map[string]string{"keeper": "yes"})
+				f.until("the maker plays the score", time.Minute, func() (bool, string) {
+					v := maker.agent.view.Load()
+					return v != nil && v.program != nil && len(maker.agent.mesh.Alive()) == 4, "not yet"
+				})
+				item, err := f.publishFile(maker, "app", "1.0.0", "the app")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(item.Holders) != 3 {
+					t.Errorf("publish reports the holders %v, want the maker and two copies", item.Holders)
+				}
+				if buried {
+					f.join("idle", 6, nil) // leaves nothing, and so is buried
+					f.until("all know of it", time.Minute, f.whole)
+					f.halt(f.nodes["idle"], true)
+					delete(f.nodes, "idle")
+				}
+				f.halt(maker, true)
+				delete(f.nodes, "maker")
+				if buried {
+					ahead.Store(int64(catalog.BuryAfter + 24*time.Hour))
+					time.Sleep(time.Hour) // the dead are looked for as often
+					f.until("the idle one is buried", time.Minute, func() (bool, string) {
+						return host.agent.mesh.Stats().Catalog.Graves > 0, "no grave yet"
+					})
+				}
+				late := f.join("late", 5, map[string]string{"late": "yes"})
+				took := f.until("the latecomer has it", 2*time.Minute, func() (bool, string) { return late.read("app.txt") == "the app", f.report() })
+				t.Logf("in place %v after the join", took)
+			})
 		})
-		item, err := f.publishFile(maker, "app", "1.0.0", "the app")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(item.Holders) != 3 {
-			t.Errorf("publish reports the holders %v, want the maker and two copies", item.Holders)
-		}
-		f.halt(maker, true)
-		delete(f.nodes, "maker")
-		late := f.join("late", 5, map[string]string{"late": "yes"})
-		took := f.until("the latecomer has it", 2*time.Minute, func() (bool, string) { return late.read("app.txt") == "the app", f.report() })
-		t.Logf("in place %v after the join", took)
-	})
+	}
 }
 
 func TestAccessDecidesWhoPublishesAndWhoPulls(t *testing.T) {
