@@ -113,9 +113,9 @@ func (m *Mesh) heardHint(b []byte) {
 	}
 }
 
-// passHints tells the ring what is due, and looks for what it told. It returns when to look again; the
-// zero time: when something happens.
-func (m *Mesh) passHints(now time.Time, members int, pick *rand.Rand) (again time.Time) {
+// passHints tells the ring what is due, and looks for what it told. It returns when to look again (the zero time: when
+// something happens), and the peers that were asked to compare: one that is silent then has a dead stream.
+func (m *Mesh) passHints(now time.Time, members int, pick *rand.Rand) (again time.Time, asked map[id.Node]bool) {
 	sooner := func(t time.Time) {
 		if again.IsZero() || t.Before(again) {
 			again = t
@@ -154,12 +154,12 @@ func (m *Mesh) passHints(now time.Time, members int, pick *rand.Rand) (again tim
 		}
 	}
 	if len(ask) == 0 {
-		return again
+		return again, nil
 	}
 	slices.SortFunc(ask, func(a, b hint) int { return a.log.Origin.Compare(b.log.Origin) })
 	peers := m.inSession()
 	slices.SortFunc(peers, id.Node.Compare)
-	asked := map[id.Node]bool{}
+	asked = map[id.Node]bool{}
 	for _, h := range ask {
 		if m.settledHint(h, now) || len(peers) == 0 {
 			continue
@@ -174,7 +174,7 @@ func (m *Mesh) passHints(now time.Time, members int, pick *rand.Rand) (again tim
 		}
 		sooner(now.Add(compareEvery))
 	}
-	return again
+	return again, asked
 }
 
 // settledHint forgets a hint that is met, or was tried for often enough; else it counts a try.

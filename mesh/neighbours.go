@@ -150,7 +150,13 @@ func (t *tender) look(ctx context.Context) {
 		t.compared = now
 		m.catalog.Kick(near[t.rand.IntN(len(near))])
 	}
-	t.hinted = m.passHints(now, len(alive)+1, t.rand)
+	var asked map[id.Node]bool
+	t.hinted, asked = m.passHints(now, len(alive)+1, t.rand)
+	for n := range asked { // on a stream that died without a word no answer comes; a leaf may be asleep
+		if !m.lodges(n) {
+			t.listenFor(n, now)
+		}
+	}
 	t.bury(now)
 }
 

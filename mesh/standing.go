@@ -199,14 +199,22 @@ func (t *tender) afresh(open map[id.Node]bool, now time.Time) {
 
 // doubt asks the peer of a session to say something; one that says nothing is closed by checkDoubts.
 func (t *tender) doubt(n id.Node, now time.Time) {
-	if _, under := t.doubts[n]; under {
-		return
+	if t.listenFor(n, now) {
+		t.m.catalog.Kick(n)
 	}
-	t.doubts[n] = now
-	t.m.catalog.Kick(n)
 }
 
-// checkDoubts closes sessions whose peer was silent since it was doubted.
+// listenFor has the session of a peer that was asked something closed by checkDoubts if it says nothing. It reports
+// whether nobody waited for that yet.
+func (t *tender) listenFor(n id.Node, now time.Time) bool {
+	if _, under := t.doubts[n]; under {
+		return false
+	}
+	t.doubts[n] = now
+	return true
+}
+
+// checkDoubts closes sessions whose peer was silent since it was doubted, and has artifacts take other streams.
 func (t *tender) checkDoubts(now time.Time) {
 	for n, since := range t.doubts {
 		if now.Sub(since) < checkLimit {
@@ -218,6 +226,7 @@ func (t *tender) checkDoubts(now time.Time) {
 		t.m.mu.Unlock()
 		if s != nil && s.opened.Before(since) && !heardSince(s.conn, since) {
 			_ = s.conn.Close() // a stream to a node that is gone without a word
+			t.m.swarm.DropSilent(n, since)
 		}
 	}
 }

@@ -99,6 +99,16 @@ func (m *Memory) setCut(a, b string, cut bool) {
 	}
 }
 
+// Deafen lets nothing arrive at a host any more on streams that are open now, whoever opened them, and tells nobody: as
+// when a middlebox forgot them. What it sends on them arrives; packets and new streams work both ways.
+func (m *Memory) Deafen(addr string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for s := range m.streams {
+		s.deaf = s.deaf || s.host == addr
+	}
+}
+
 // NAT puts the host at addr behind a network that lets nothing in unasked, or out from behind it: dials to it
 // hang, and packets come only from where it sent one within the last 30 s. Streams that it opened, and those
 // that are open already, work both ways.

@@ -21,6 +21,7 @@ type memStream struct {
 	outBytes int
 	closed   bool // by this end
 	reset    bool // the far end is gone for good; nothing more comes or goes
+	deaf     bool // nothing arrives at this end any more, and nobody is told
 
 	readDeadline, writeDeadline time.Time
 	changed                     chan struct{} // closed and replaced at each change of this end or of far
@@ -66,7 +67,7 @@ func (s *memStream) readLocked(b []byte) (n int, wake time.Time, err error) {
 	}
 	wake = s.readDeadline
 	from := s.far
-	if len(from.out) == 0 || s.net.cut[[2]string{s.host, s.farHost}] {
+	if s.deaf || len(from.out) == 0 || s.net.cut[[2]string{s.host, s.farHost}] {
 		return 0, wake, nil
 	}
 	first := &from.out[0]
