@@ -43,6 +43,12 @@ func TestSessionEndsOnBadInput(t *testing.T) {
 		tooMany.Records = append(tooMany.Records, []byte{1})
 	}
 	cert := everything(t, big)[0].encoded
+	var main []incoming // by age
+	for _, in := range everything(t, big) {
+		if in.log.Scope == ScopeMain {
+			main = append(main, in)
+		}
+	}
 	tests := []struct {
 		name string
 		sent []byte
@@ -60,6 +66,8 @@ func TestSessionEndsOnBadInput(t *testing.T) {
 		{"no record", frames(framePage, &pageFrame{Records: [][]byte{{1, 2, 3}}}), "record"},
 		{"an oversize record", frames(framePage, &pageFrame{Records: [][]byte{must(oversize.Encode())(t)}}), "bytes of a record"},
 		{"records nobody asked for", frames(framePage, &pageFrame{Asked: true, Records: [][]byte{cert}}), "asked for"},
+		{"what was asked for, out of order", frames(frameBuckets, &bucketsFrame{Hashes: make([]byte, hashBytes)},
+			framePage, &pageFrame{Asked: true, Records: [][]byte{main[1].encoded, main[0].encoded}}), "comes after"},
 		{"a want beyond what was listed", frames(frameBuckets, &bucketsFrame{Hashes: make([]byte, hashBytes)}, frameWant, &wantFrame{Lines: []byte{9, 0}}), "line"},
 		{"a claim with a question for all", frames(frameHeads, &headsFrame{Lines: []byte{1, 2, 3, 4, 5, 6, 7, 8}}), "claims"},
 		{"graves that are cut", frames(frameGraves, &gravesFrame{make([]byte, graveBytes+1)}), "graves"},

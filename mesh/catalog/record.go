@@ -98,7 +98,10 @@ type core struct {
 	At     int64
 }
 
-var coreForm = wire.FormOf[core]()
+var (
+	coreForm   = wire.FormOf[core]()
+	coreLimits = wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}
+)
 
 // tailBytes is what follows the core in the encoding of a record: Live, then Sig, as they are.
 const tailBytes = 33 + 64
@@ -227,7 +230,7 @@ func decodeEntry(b []byte) (*entry, error) {
 	}
 	said, tail := b[:len(b)-tailBytes], b[len(b)-tailBytes:]
 	var c core
-	if err := coreForm.Unmarshal(said, recordVersion, wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}, &c); err != nil {
+	if err := coreForm.Unmarshal(said, recordVersion, coreLimits, &c); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if c.Scope == 0 || int(c.Scope) >= len(scopes) {

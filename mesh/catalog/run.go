@@ -6,13 +6,25 @@ import (
 )
 
 // blockMax is how many entries lie in one block of a run. Small ones cost pointers, large ones moves.
-const blockMax = 256
+const (
+	blockMax  = 256
+	loadBlock = blockMax * 3 / 4 // where many are put in order at once: those that follow find room
+)
 
 // run is entries in an order, in blocks, so that one that comes or goes among a million moves a few
 // hundred pointers. The order is its user's: it seeks where an entry belongs.
 type run struct {
 	blocks [][]*entry // none is empty
 	n      int
+}
+
+// runOf returns a run of entries in order.
+func runOf(list []*entry) run {
+	r := run{n: len(list)}
+	for block := range slices.Chunk(list, loadBlock) {
+		r.blocks = append(r.blocks, slices.Clone(block))
+	}
+	return r
 }
 
 // place is where an entry is, or belongs, in a run; it holds until the run changes.

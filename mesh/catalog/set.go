@@ -180,6 +180,51 @@ func (s *set) add(e *entry) change {
 	return c
 }
 
+// allLive reports whether all records of a log are live together, given by age and by compareName: none makes another
+// needless, and no two contradict each other.
+func allLive(byAge, byName []*entry) bool {
+	for i, e := range byAge {
+		if e.kind == KindWithdraw || e.kind == KindCheckpoint || i > 0 && byAge[i-1].seq == e.seq {
+			return false
+		}
+	}
+	for len(byName) > 0 {
+		n := 1
+		for n < len(byName) && byName[n].kind == byName[0].kind && byName[n].name == byName[0].name {
+			n++
+		}
+		if len(retain(byName[0].kind, byName[:n], nil)) < n {
+			return false
+		}
+		byName = byName[n:]
+	}
+	return true
+}
+
+// addLog adds a log that the set does not have, of which all are live, by age; live is what the last says. Nobody is
+// revoked yet, and the names are left to index.
+func (s *set) addLog(byAge []*entry, live artifact.Digest) (h *history, lifted bool) {
+	h = s.open(*byAge[0].log)
+	lifted = s.lift(h.tag)
+	for _, e := range byAge {
+		e.log = &h.id
+		h.sum.add(e.hash)
+	}
+	h.recs = runOf(byAge)
+	h.newest, h.live = h.recs.last(), live
+	h.seal()
+	s.count += len(byAge)
+	s.stale[h] = struct{}{}
+	return h, lifted
+}
+
+// index adds the names of what addLog added, all at once.
+func (s *set) index(names []*entry) {
+	names = append(names, s.names.list()...)
+	slices.SortFunc(names, (*entry).compareName)
+	s.names = runOf(names)
+}
+
 // raise removes what is below the floor of a checkpoint.
 func (s *set) raise(h *history, floor uint64) []*entry {
 	h.floor = max(h.floor, floor)
