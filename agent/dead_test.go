@@ -12,7 +12,7 @@ import (
 
 // Nothing arrives any more on the streams that a node has, and nobody told it. It hears of news by the ring's event, finds
 // that its neighbours are silent, and opens new streams: long before silence alone would make it do so.
-func TestNewsReachANodeWhoseStreamsAreDead(t *testing.T) {
+func TestNewsReachANodeWithDeadStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := four(t, 26)
 		defer f.end()

@@ -13,6 +13,7 @@ import (
 
 	"meshd/agent/control"
 	"meshd/mesh/catalog"
+	"meshd/mesh/id"
 )
 
 // publishFile offers one file by hand.
@@ -43,7 +44,7 @@ func TestALatecomerGetsWhatADeadPublisherLeft(t *testing.T) {
 				defer f.end()
 				var ahead atomic.Int64 // how far all clocks are
 				f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } }
-				host := f.found("host", nil)
+				f.found("host", nil)
 				f.publishScore(soloScore("1.0.0", wantApp+`
 access "open" {
   allow "publish" {
@@ -81,10 +82,18 @@ role "keeper" { when = tag.keeper == "yes" }`))
 				delete(f.nodes, "maker")
 				if buried {
 					ahead.Store(int64(catalog.BuryAfter + 24*time.Hour))
-					time.Sleep(time.Hour) // the dead are looked for as often
-					f.until("the idle one is buried", time.Minute, func() (bool, string) {
-						return host.agent.mesh.Stats().Catalog.Graves > 0, "no grave yet"
-					})
+					for _, m := range f.nodes { // as each does every hour
+						wall, alive := time.Now().Add(time.Duration(ahead.Load())), m.agent.mesh.Alive()
+						logs, err := m.agent.mesh.Catalog().Bury(wall, func(n id.Node) (seen time.Time) {
+							if alive[n] {
+								seen = wall
+							}
+							return seen
+						})
+						if logs != 1 || err != nil {
+							t.Errorf("%s buried %d logs, want the idle node's one: %v", m.name, logs, err)
+						}
+					}
 				}
 				late := f.join("late", 5, map[string]string{"late": "yes"})
 				took := f.until("the latecomer has it", 2*time.Minute, func() (bool, string) { return late.read("app.txt") == "the app", f.report() })
