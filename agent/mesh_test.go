@@ -81,6 +81,14 @@ role "keeper" { when = tag.keeper == "yes" }`))
 				f.halt(maker, true)
 				delete(f.nodes, "maker")
 				if buried {
+					f.until("both are seen to be gone", time.Minute, func() (bool, string) {
+						for _, m := range f.nodes {
+							if n := len(m.agent.mesh.Alive()); n != len(f.nodes) {
+								return false, fmt.Sprintf("%s sees %d alive", m.name, n)
+							}
+						}
+						return true, ""
+					})
 					ahead.Store(int64(catalog.BuryAfter + 24*time.Hour))
 					for _, m := range f.nodes { // as each does every hour
 						wall, alive := time.Now().Add(time.Duration(ahead.Load())), m.agent.mesh.Alive()
