@@ -160,7 +160,7 @@ func (p *plan) request(from []*source, first int, now time.Time) *ask {
 		if s.shy {
 			wait += time.Hour // last of all
 		}
-		if best == nil || wait < bestWait {
+		if best == nil || wait < bestWait || wait == bestWait && s.after < best.after {
 			best, bestWait = s, wait
 		}
 	}

@@ -21,10 +21,11 @@ type fetch struct {
 	requests map[*ask]uint32 // their numbers in the sessions
 	lookAt   time.Time       // when to call holders again
 	began    time.Time
-	likely   []id.Node      // holders named first
-	durable  bitset         // of the content, what others may be told of
-	content  *manifest      // nil until what is fetched is the content
-	small    map[int][]byte // copies of the chunks of the manifest, while that is fetched
+	likely   []id.Node         // holders named first
+	durable  bitset            // of the content, what others may be told of
+	content  *manifest         // nil until what is fetched is the content
+	asked    map[*session]bool // wanted of this node what is on its way here
+	small    map[int][]byte    // copies of the chunks of the manifest, while that is fetched
 
 	ready      []verified // to be written
 	readyBytes int64
@@ -37,7 +38,7 @@ type fetch struct {
 }
 
 func newFetch(seed uint64, self id.Node) fetch {
-	return fetch{plan: newPlan(seed, self), began: time.Now(), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}}
+	return fetch{plan: newPlan(seed, self), began: time.Now(), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}, asked: map[*session]bool{}}
 }
 
 // run fetches the root block, the parts of the manifest, the content.
@@ -74,6 +75,8 @@ func (p *pull) stop(err error) {
 	p.forget()
 	if err != nil {
 		p.farewell()
+	} else {
+		p.here()
 	}
 	p.work.Wait()
 	p.salvage()
@@ -234,6 +237,8 @@ func (p *pull) until(now time.Time) time.Duration {
 	}
 	if p.plan.missing > 0 {
 		sooner(p.lookAt)
+		sooner(p.began.Add(firstTime))
+		sooner(p.began.Add((now.Sub(p.began)/duplicateIn + 1) * duplicateIn))
 	}
 	sooner(p.plan.wake())
 	if p.fresh.bytes > 0 {

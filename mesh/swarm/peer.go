@@ -62,10 +62,7 @@ func (p *pull) recruit(ctx context.Context, now time.Time) {
 			busy++
 		}
 	}
-	most := maxSources
-	if p.content == nil && now.Sub(p.began) < firstTime {
-		most = firstSources
-	}
+	most := p.most(now)
 	for _, n := range p.candidates(now) {
 		peer := p.peers[n]
 		if busy >= most {
@@ -78,11 +75,37 @@ func (p *pull) recruit(ctx context.Context, now time.Time) {
 			continue
 		}
 		busy++
+		if x := p.s.open(n); x != nil {
+			p.connected(n, peer, x, nil)
+			continue
+		}
 		peer.dialing = true
 		p.work.Go(func() {
 			x, err := p.s.session(ctx, n)
 			p.post(func() { p.connected(n, peer, x, err) })
 		})
+	}
+}
+
+// most is how many peers are dialled by now. What is small comes from the likeliest of them: where others want it
+// too, to ask all would cost more than the artifact. Only as time passes more of them are asked.
+func (p *pull) most(now time.Time) int {
+	took := now.Sub(p.began)
+	if p.ref.SizeBytes >= minSwarm && took >= firstTime || p.ref.SizeBytes >= minSwarm && p.content != nil {
+		return maxSources
+	}
+	if took < firstTime && len(p.likely) > 0 && p.s.open(p.likely[0]) != nil {
+		return 1
+	}
+	return min(maxSources, firstSources<<min(took/duplicateIn, 10))
+}
+
+// join makes a node with an open stream a source: of several of which no more is known, the one named first is asked.
+func (p *pull) join(n id.Node) {
+	p.plan.join(n)
+	s := p.plan.source(n)
+	if s.after = slices.Index(p.likely, n); s.after < 0 {
+		s.after = len(p.likely)
 	}
 }
 
@@ -118,7 +141,7 @@ func (p *pull) connected(n id.Node, peer *peer, x *session, err error) {
 	}
 	if peer.x == nil { // else it dialled us meanwhile
 		peer.x = x
-		p.plan.join(n)
+		p.join(n)
 	}
 	if p.content != nil && p.plan.told && !peer.listens {
 		p.tell(n, true)

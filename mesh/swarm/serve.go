@@ -179,6 +179,7 @@ func (x *session) serve(j job) error {
 	m, err := x.s.manifests.get(x.s.cfg.Chunks, j.root)
 	if err != nil { // it may be on its way here: that is no refusal that lasts
 		x.s.log.Debug("artifact not served", "peer", x.peer.Short(), "root", j.root.Short(), "why", err)
+		x.promise(j.root)
 		return refuse(refusedAbsent)
 	}
 	switch {
@@ -252,6 +253,7 @@ func (x *session) serveChunks(j job, m *manifest) error {
 	}
 	if absent.count() > 0 {
 		out.Absent = absent.bytes(len(chunks))
+		x.promise(j.root)
 	}
 	out.Bytes = uint32(len(b) - headRoom)
 	head, err := frame(kindData, &out)

@@ -19,7 +19,8 @@ const (
 
 // A source is a peer that is asked for chunks, as the plan sees it.
 type source struct {
-	node id.Node
+	node  id.Node
+	after int // how many are likelier to have it
 
 	has     bitset        // the chunks of the current set it is known to hold; nil: believed to hold all
 	lacking int           // chunks not in has

@@ -217,6 +217,16 @@ func (s *Swarm) keep(ctx context.Context, x *session) {
 	s.log.Debug("stream ended", "peer", x.peer.Short(), "why", err)
 }
 
+// open returns an open stream with peer, or nil.
+func (s *Swarm) open(peer id.Node) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if open := s.sessions[peer]; len(open) > 0 {
+		return open[len(open)-1]
+	}
+	return nil
+}
+
 // session returns an open stream with peer, or opens one.
 func (s *Swarm) session(ctx context.Context, peer id.Node) (*session, error) {
 	s.mu.Lock()

@@ -120,10 +120,14 @@ func (p *pull) heard(x *session, t *tell, others []id.Node) {
 	peer.near = true
 	if peer.x == nil {
 		peer.x, peer.failed = x, 0
-		p.plan.join(n)
+		p.join(n)
 	}
 	if p.content == nil || !p.plan.told {
-		return // told when that is known
+		if p.content != nil && t.All {
+			peer.haveAt = time.Time{}
+			p.plan.learn(n, nil, false)
+		}
+		return // what part it has is told when that is known
 	}
 	has, err := t.bits(len(p.content.chunks))
 	if err != nil {
@@ -164,8 +168,31 @@ func (p *pull) more(x *session, list []byte) {
 	p.plan.more(x.peer, chunks)
 }
 
+// promise has the far end told when the artifact is here, if it is on its way.
+func (x *session) promise(root artifact.Digest) {
+	p := x.s.pullOf(root)
+	if p == nil {
+		return
+	}
+	p.post(func() {
+		if len(p.asked) < maxPeers {
+			p.asked[x] = true
+		}
+	})
+}
+
+// here tells those who asked in vain that all is here now.
+func (p *pull) here() {
+	for x := range p.asked {
+		if p.s.cfg.Allow(x.peer, p.ref.Root, p.content.maker) {
+			_ = x.reply(kindTell, &tell{Root: p.ref.Root, All: true}) // a stream that takes no more frames ends by itself
+		}
+	}
+}
+
 // gone notes that a stream ended.
 func (p *pull) gone(x *session, why error) {
+	delete(p.asked, x)
 	if peer := p.peers[x.peer]; peer != nil && peer.x == x {
 		p.fail(x.peer, why)
 	}
