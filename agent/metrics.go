@@ -55,11 +55,11 @@ func (m meter) is(value float64, labels ...string) prometheus.Metric {
 
 // meters are all metrics of a node besides those of Go, the process and the gossip.
 type meters struct {
-	info, members, sessions                                             meter
-	promises, looks, repairs, failures, commands                        meter
-	published, publishedBytes, pulledBytes, servedBytes, wastedBytes    meter
-	records, logs, forks, appended, merged                              meter
-	refused, scoresRefused, packets, linkBytes, storeBytes, journal, up meter
+	info, members, sessions                                                       meter
+	promises, looks, repairs, failures, commands                                  meter
+	published, publishedBytes, pulledBytes, servedBytes, sparedBytes, wastedBytes meter
+	records, logs, forks, appended, merged                                        meter
+	refused, scoresRefused, packets, linkBytes, storeBytes, journal, up           meter
 }
 
 func newMeters() meters {
@@ -76,7 +76,8 @@ func newMeters() meters {
 		published:      counter("artifacts_published_total", "Artifacts this node offered."),
 		publishedBytes: counter("artifacts_published_bytes_total", "Bytes of the artifacts this node offered."),
 		pulledBytes:    counter("artifacts_pulled_bytes_total", "Bytes of artifacts fetched from other nodes and verified."),
-		servedBytes:    counter("artifacts_served_bytes_total", "Bytes of artifacts sent to other nodes."),
+		servedBytes:    counter("artifacts_served_bytes_total", "Bytes of artifacts sent to other nodes, before they were compressed."),
+		sparedBytes:    counter("artifacts_spared_bytes_total", "Bytes of those that compressing kept off the links."),
 		wastedBytes:    counter("artifacts_wasted_bytes_total", "Bytes of artifacts received in vain: twice, too late or false."),
 		records:        gauge("catalog_records", "Live records in the catalog."),
 		logs:           gauge("catalog_logs", "Logs in the catalog."),
@@ -147,6 +148,7 @@ func (c nodeCollector) mesh(out chan<- prometheus.Metric, s mesh.Stats) {
 	out <- all.sessions.is(float64(s.Sessions))
 	out <- all.pulledBytes.is(float64(s.Swarm.PulledBytes))
 	out <- all.servedBytes.is(float64(s.Swarm.ServedBytes))
+	out <- all.sparedBytes.is(float64(s.Swarm.SparedBytes))
 	out <- all.wastedBytes.is(float64(s.Swarm.WastedBytes))
 	out <- all.records.is(float64(s.Catalog.Records))
 	out <- all.logs.is(float64(s.Catalog.Logs))

@@ -11,11 +11,11 @@ import (
 
 // The stream: frames of wire, either side may send any kind at any time. Every want and every share is
 // answered exactly once, in any order; a share may wait for its answer as long as the stream lives. A data
-// frame is followed by as many raw bytes as its header says. A change of these shapes is a new version byte
+// frame is followed by as many bytes as its header says, plain or one zstd frame. A change of these shapes is a new version byte
 // and a new protocol name.
 const (
 	kindWant   = 1 // want: send me these chunks of that artifact
-	kindData   = 2 // data, then raw bytes: an answer to want and share
+	kindData   = 2 // data, then bytes: an answer to want and share
 	kindRefuse = 3 // refuse: the other answer to them
 	kindCancel = 4 // cancel: I no longer need that; it is still answered
 	kindTell   = 5 // tell: what I have of that artifact
@@ -23,7 +23,7 @@ const (
 	kindShare  = 7 // share: send me what you choose of that artifact, of what I lack
 	kindBye    = 8 // bye: I have nothing of that artifact, or nothing for you, or no longer want it
 
-	version = 2
+	version = 3
 )
 
 // Limits of one frame and one request. A peer that breaks one is cut off.
@@ -42,6 +42,7 @@ type want struct {
 	Root  artifact.Digest
 	IDs   []byte // digests, one after the other
 	Force bool   // what was given to others is to be sent too: they cannot be reached from here
+	Rate  uint32 // bytes a second that the link carries of this holder's answers; 0: not known
 }
 
 // share asks a holder that has all to choose an extent that the asker lacks, among those that nobody else
@@ -51,15 +52,26 @@ type share struct {
 	Root  artifact.Digest
 	Part  uint8
 	Parts uint8
+	Rate  uint32 // as in want
 }
 
-// data answers a want or a share. The raw bytes that follow are the chunks in the order of the want, or of
-// Runs, without those that are absent.
+// data answers a want or a share. The bytes that follow are the chunks in the order of the want, or of
+// Runs, without those that are absent. If Plain is not 0 they are one zstd frame of so many bytes; a root block is
+// never packed, because who asks for it does not know its size.
 type data struct {
 	Req    uint32
-	Bytes  uint32
+	Bytes  uint32 // that follow
+	Plain  uint32 // of the chunks; 0: as many as follow
 	Absent []byte // one bit a chunk that this holder has not got; empty if it has all
 	Runs   []byte // the chunks chosen for a share, as runs; empty for a want
+}
+
+// size is how many bytes the chunks are.
+func (d *data) size() uint32 {
+	if d.Plain > 0 {
+		return d.Plain
+	}
+	return d.Bytes
 }
 
 // refusal says why a request is not answered.

@@ -76,6 +76,18 @@ func (t *throttle) set(rates [classes]int64) {
 	}
 }
 
+// limit is the lower of the caps for a link of class c, in bytes a second; 0: none.
+func (t *throttle) limit(c Class) (least float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, b := range []*rate.Limiter{t.buckets[All], t.buckets[c]} {
+		if b != nil && (least == 0 || float64(b.Limit()) < least) {
+			least = float64(b.Limit())
+		}
+	}
+	return least
+}
+
 // piece is how much to move at once over a link of class c, most where nothing caps it.
 func (t *throttle) piece(c Class, most int) int {
 	t.mu.Lock()

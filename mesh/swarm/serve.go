@@ -23,6 +23,7 @@ type job struct {
 	force bool
 	part  uint8
 	parts uint8
+	rate  uint32
 	tell  *tell
 	given []int // chosen for a share; indices into the content
 }
@@ -36,7 +37,7 @@ func (x *session) onWant(body []byte) error {
 	if err != nil {
 		return err
 	}
-	return x.onJob(job{kind: kindWant, req: w.Req, root: w.Root, ids: ids, force: w.Force})
+	return x.onJob(job{kind: kindWant, req: w.Req, root: w.Root, ids: ids, force: w.Force, rate: w.Rate})
 }
 
 func (x *session) onShare(body []byte) error {
@@ -47,7 +48,7 @@ func (x *session) onShare(body []byte) error {
 	if f.Parts > maxParts || f.Part >= max(f.Parts, 1) {
 		return fmt.Errorf("share of part %d of %d, at most %d are allowed", f.Part, f.Parts, maxParts)
 	}
-	return x.onJob(job{kind: kindShare, req: f.Req, root: f.Root, part: f.Part, parts: f.Parts})
+	return x.onJob(job{kind: kindShare, req: f.Req, root: f.Root, part: f.Part, parts: f.Parts, rate: f.Rate})
 }
 
 func (x *session) onJob(j job) error {
@@ -233,7 +234,7 @@ func (x *session) serveChunks(j job, m *manifest) error {
 		return fmt.Errorf("%w: %w", errViolation, &wire.LimitError{What: "bytes of one want", Limit: maxExtent, Got: size})
 	}
 	buf := x.s.buffers.get(headRoom + size)
-	defer buf.release()
+	defer func() { buf.release() }()
 	out := data{Req: j.req, Runs: runsOf(j.given).bytes()}
 	b := buf.b[:headRoom]
 	absent := newBitset(len(chunks))
@@ -256,6 +257,14 @@ func (x *session) serveChunks(j job, m *manifest) error {
 		x.promise(j.root)
 	}
 	out.Bytes = uint32(len(b) - headRoom)
+	x.s.stats.served.Add(int64(out.Bytes))
+	buf.b = b
+	if packed := x.packed(buf, j.rate); packed != nil {
+		buf.release()
+		buf, b = packed, packed.b
+		out.Bytes, out.Plain = uint32(len(b)-headRoom), out.Bytes
+		x.s.stats.spared.Add(int64(out.Plain - out.Bytes))
+	}
 	head, err := frame(kindData, &out)
 	if err != nil {
 		return err
@@ -264,7 +273,6 @@ func (x *session) serveChunks(j job, m *manifest) error {
 		return errors.New("header of an answer does not fit its room")
 	}
 	copy(b[headRoom-len(head):], head)
-	x.s.stats.served.Add(int64(out.Bytes))
 	return x.send(b[headRoom-len(head):], size <= smallBytes)
 }
 

@@ -76,6 +76,7 @@ type session struct {
 	pending map[uint32]*request // asked of the peer; a nil request was cancelled, its answer is dropped
 	waiting int                 // those of them that are shares: no answer to them is due
 	nextReq uint32
+	line    line     // of the peer's answers
 	control [][]byte // frames to write before the next job
 	jobs    []job    // asked by the peer
 	err     error    // why the session ended
@@ -90,6 +91,8 @@ type session struct {
 
 	// last is the artifact served last; owned by the goroutine that writes.
 	last artifact.Digest
+	// packing says that answers are compressed, as far as they can be: the link is slow. Of that goroutine too.
+	packing bool
 }
 
 func newSession(s *Swarm, peer id.Node, c net.Conn, idle time.Duration) *session {
@@ -150,13 +153,13 @@ func (x *session) ask(r *request) (uint32, error) {
 	var b []byte
 	var err error
 	if r.share != nil {
-		b, err = frame(kindShare, &share{Req: req, Root: r.root, Part: r.part, Parts: r.parts})
+		b, err = frame(kindShare, &share{Req: req, Root: r.root, Part: r.part, Parts: r.parts, Rate: x.line.carries()})
 	} else {
 		ids := make([]byte, 0, len(r.chunks)*len(artifact.Digest{}))
 		for _, c := range r.chunks {
 			ids = append(ids, c.ID[:]...)
 		}
-		b, err = frame(kindWant, &want{Req: req, Root: r.root, IDs: ids, Force: r.force})
+		b, err = frame(kindWant, &want{Req: req, Root: r.root, IDs: ids, Force: r.force, Rate: x.line.carries()})
 	}
 	if err != nil {
 		return 0, err
@@ -365,13 +368,34 @@ func (x *session) onData(body []byte, in io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errViolation, err)
 	}
-	a := answer{body: x.s.buffers.get(int(f.Bytes)), absent: absent}
-	if _, err := io.ReadFull(in, a.body.b); err != nil {
-		a.body.release()
-		return x.readError(err)
+	b, err := x.body(&f, in)
+	if err != nil {
+		return err
+	}
+	return x.onAnswer(f.Req, answer{body: b, absent: absent})
+}
+
+// body reads the chunks of an answer, whose sizes were checked, and unpacks them into the buffer where they end.
+func (x *session) body(f *data, in io.Reader) (*buffer, error) {
+	raw, start := x.s.buffers.get(int(f.Bytes)), time.Now()
+	if _, err := io.ReadFull(in, raw.b); err != nil {
+		raw.release()
+		return nil, x.readError(err)
 	}
 	x.s.stats.bytesIn.Add(int64(f.Bytes))
-	return x.onAnswer(f.Req, a)
+	x.mu.Lock()
+	x.line.read(len(raw.b), time.Since(start))
+	x.mu.Unlock()
+	if f.Plain == 0 {
+		return raw, nil
+	}
+	defer raw.release()
+	plain := x.s.buffers.get(int(f.Plain))
+	if err := x.s.packer.unpack(raw.b, plain.b); err != nil {
+		plain.release()
+		return nil, fmt.Errorf("%w: %w", errViolation, err)
+	}
+	return plain, nil
 }
 
 // choose takes the peer's choice of what a share is.
@@ -402,21 +426,24 @@ func (r *request) check(f *data) (absent bitset, err error) {
 			return nil, fmt.Errorf("%d bytes of marks for %d chunks", len(f.Absent), len(r.chunks))
 		}
 	}
+	if f.Plain > 0 && f.Bytes >= f.Plain {
+		return nil, fmt.Errorf("packed answer of %d bytes for %d", f.Bytes, f.Plain)
+	}
 	var size int64
 	for i, c := range r.chunks {
 		if absent != nil && absent.has(i) {
 			continue
 		}
 		if c.SizeBytes == 0 {
-			if f.Bytes == 0 || f.Bytes > artifact.MaxRootBytes || len(r.chunks) != 1 {
+			if f.Bytes == 0 || f.Plain > 0 || f.Bytes > artifact.MaxRootBytes || len(r.chunks) != 1 {
 				return nil, &wire.LimitError{What: "bytes of a root block", Limit: artifact.MaxRootBytes, Got: int(f.Bytes)}
 			}
 			return absent, nil
 		}
 		size += int64(c.SizeBytes)
 	}
-	if int64(f.Bytes) != size {
-		return nil, fmt.Errorf("answer of %d bytes, want %d", f.Bytes, size)
+	if int64(f.size()) != size {
+		return nil, fmt.Errorf("answer of %d bytes, want %d", f.size(), size)
 	}
 	return absent, nil
 }

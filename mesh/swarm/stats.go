@@ -10,8 +10,8 @@ import (
 
 // counters only grow.
 type counters struct {
-	bytesIn, bytesOut, pulled, served, wasted atomic.Int64
-	lies, violations, foreign                 atomic.Int64
+	bytesIn, bytesOut, pulled, served, wasted, spared atomic.Int64
+	lies, violations, foreign                         atomic.Int64
 }
 
 // Stats is what the swarm did since it was made.
@@ -19,7 +19,8 @@ type Stats struct {
 	InBytes     int64 // read from streams, TLS not counted
 	OutBytes    int64 // written to streams
 	PulledBytes int64 // of chunks verified and not had before
-	ServedBytes int64 // of chunks sent
+	ServedBytes int64 // of chunks sent, as they are before they are compressed
+	SparedBytes int64 // of ServedBytes, that compressing kept off the links
 	WastedBytes int64 // of chunks received in vain: twice, too late, or false
 	Lies        int64 // chunks that were not what was asked for
 	Violations  int64 // streams cut because the peer broke the protocol
@@ -41,7 +42,7 @@ func (s *Swarm) Stats() Stats {
 	c := &s.stats
 	out := Stats{
 		InBytes: c.bytesIn.Load(), OutBytes: c.bytesOut.Load(), PulledBytes: c.pulled.Load(),
-		ServedBytes: c.served.Load(), WastedBytes: c.wasted.Load(), Lies: c.lies.Load(),
+		ServedBytes: c.served.Load(), WastedBytes: c.wasted.Load(), SparedBytes: c.spared.Load(), Lies: c.lies.Load(),
 		Violations: c.violations.Load(), Foreign: c.foreign.Load(),
 	}
 	s.mu.Lock()

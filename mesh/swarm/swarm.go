@@ -20,7 +20,7 @@ import (
 )
 
 // Proto is the protocol name under which link carries swarm streams.
-const Proto = "meshd/swarm/2"
+const Proto = "meshd/swarm/3"
 
 const (
 	dialTime        = 10 * time.Second // for a peer to take a stream
@@ -78,6 +78,7 @@ type Swarm struct {
 	log       *slog.Logger
 	stats     counters
 	buffers   buffers
+	packer    packer
 	manifests manifests
 	egress    throttle
 	ingress   throttle

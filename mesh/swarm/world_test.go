@@ -98,14 +98,20 @@ var madeBy = id.Node{0xaa}
 // put stores an artifact of so many random files of that size, and returns its name.
 func (m *memory) put(t testing.TB, seed uint64, files, sizeBytes int) artifact.Ref {
 	t.Helper()
+	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
+	return m.putOf(t, files, sizeBytes, func(b []byte) { _, _ = random.Read(b) })
+}
+
+// putOf does the same with content that fill makes.
+func (m *memory) putOf(t testing.TB, files, sizeBytes int, fill func([]byte)) artifact.Ref {
+	t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	random := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), 1})
 	var man artifact.Manifest
 	var cut artifact.Splitter
 	content := make([]byte, sizeBytes)
 	for i := range files {
-		_, _ = random.Read(content)
+		fill(content)
 		e := artifact.Entry{Name: fmt.Sprintf("f%06d", i), Kind: artifact.File, Mode: 0o644, SizeBytes: int64(sizeBytes)}
 		err := cut.Split(bytes.NewReader(content), func(b []byte) error {
 			d := artifact.Sum(b)
