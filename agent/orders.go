@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,7 +26,7 @@ import (
 )
 
 // stage unpacks what an operator sends into a folder of this node's own, and removes it afterwards.
-func (d door) stage(tar io.Reader, then func(path string) error) error {
+func (d door) stage(stream io.Reader, then func(path string) error) error {
 	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err
@@ -35,13 +37,33 @@ func (d door) stage(tar io.Reader, then func(path string) error) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "content")
-	if err := control.Unpack(tar, path, control.Limits{Entries: publishFiles}); err != nil {
+	if err := control.Unpack(stream, path, control.Limits{Entries: publishFiles}); err != nil {
 		return err
 	}
 	return then(path)
 }
 
-func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, progress func(control.Line)) (control.Artifact, error) {
+// draft keeps what an operator sends while it comes in: nothing is unpacked on disk.
+func (d door) draft(ctx context.Context, stream io.Reader) (*store.Draft, error) {
+	return d.a.store.Draft(ctx, func(put func(artifact.Entry, io.Reader) error) error {
+		return control.Walk(stream, control.Limits{Entries: publishFiles}, func(kind byte, name string, perm fs.FileMode, link string, body io.Reader) error {
+			e := artifact.Entry{Name: name, Kind: artifact.File, Mode: uint32(perm)}
+			switch {
+			case kind == tar.TypeDir && name == ".":
+				return nil
+			case kind == tar.TypeDir:
+				e.Kind = artifact.Dir
+			case kind == tar.TypeSymlink:
+				e.Kind, e.Mode, e.Link = artifact.Symlink, 0, link
+			case name == ".":
+				e.Name = ""
+			}
+			return put(e, body)
+		})
+	})
+}
+
+func (d door) Publish(ctx context.Context, name, version string, stream io.Reader, progress func(control.Line)) (control.Artifact, error) {
 	if name == scoreName {
 		return control.Artifact{}, control.Errorf(control.Usage, "the name %q belongs to the score; publish one with meshctl policy publish DIR", scoreName)
 	}
@@ -64,11 +86,12 @@ func (d door) Publish(ctx context.Context, name, version string, tar io.Reader, 
 			}
 		}
 	}
-	var of offered
-	err := d.stage(tar, func(path string) (err error) {
-		of, err = d.a.supply.offer(ctx, name, version, handKeep, store.AddOptions{Path: path}, Cause{Text: "meshctl publish on " + d.a.name})
-		return err
-	})
+	draft, err := d.draft(ctx, stream)
+	if err != nil {
+		return control.Artifact{}, err
+	}
+	defer draft.Close()
+	of, err := d.a.supply.offer(ctx, name, version, handKeep, store.AddOptions{Draft: draft}, Cause{Text: "meshctl publish on " + d.a.name})
 	if err != nil {
 		return control.Artifact{}, err
 	}
@@ -244,12 +267,12 @@ func (d door) Revoke(_ context.Context, node string) error {
 	return err
 }
 
-func (d door) PublishScore(ctx context.Context, tar io.Reader) (control.Score, error) {
+func (d door) PublishScore(ctx context.Context, stream io.Reader) (control.Score, error) {
 	if !d.a.mesh.Charter().IsScoreKey(d.a.mesh.Self()) {
 		return control.Score{}, control.Errorf(control.Failed, "the charter does not let this node's key set the score; do it on the node that ran init")
 	}
 	var item control.Score
-	err := d.stage(tar, func(path string) error {
+	err := d.stage(stream, func(path string) error {
 		files, err := ReadFolder(path)
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 	"meshd/store/artifact"
 )
 
-// AddOptions says what becomes an artifact: either Path, or Base and Paths.
+// AddOptions says what becomes an artifact: Path, or Base and Paths, or a Draft.
 //
 // A file at Path becomes an artifact of one file, a folder a tree; Path itself may be a link. Paths are
 // files and folders below Base, relative to it, as a glob yields them: they become a tree with the
@@ -23,6 +23,7 @@ type AddOptions struct {
 	Path   string   // absolute
 	Base   string   // absolute
 	Paths  []string // at least one with Base
+	Draft  *Draft   // the caller closes it
 	Of     []artifact.Input
 	Origin artifact.Origin
 	Meta   map[string]string
@@ -37,6 +38,12 @@ type AddOptions struct {
 // that is held already is not written again, unchanged files are not even read. It fails, naming it, on
 // what cannot be in an artifact and on a file that changes while it is read.
 func (s *Store) Add(ctx context.Context, o AddOptions) (ref artifact.Ref, err error) {
+	if o.Draft != nil {
+		if ref, err = s.addEntries(o.Draft.w, o.Draft.entries, o); err != nil {
+			return artifact.Ref{}, fmt.Errorf("keep what is sent: %w; send it again", err)
+		}
+		return ref, nil
+	}
 	err = s.retryLost(func() error {
 		ref, err = s.add(ctx, o)
 		return err
@@ -55,6 +62,11 @@ func (s *Store) add(ctx context.Context, o AddOptions) (artifact.Ref, error) {
 	if err != nil {
 		return artifact.Ref{}, err
 	}
+	return s.addEntries(w, entries, o)
+}
+
+// addEntries ends what is added with its manifest, and the record that it is held.
+func (s *Store) addEntries(w *writer, entries []artifact.Entry, o AddOptions) (artifact.Ref, error) {
 	root, parts, ref, err := artifact.Manifest{Entries: entries, Of: o.Of, Origin: o.Origin, Meta: o.Meta}.Encode()
 	if err != nil {
 		return artifact.Ref{}, err

@@ -20,6 +20,8 @@ import (
 // maxItems is how many files, folders and links one artifact may have.
 const maxItems = 1 << 20
 
+var errTooMany = fmt.Errorf("more than %d files, folders and links: make several artifacts of them", maxItems)
+
 // fileStat tells whether a file may have changed since it was read (SPEC 9). Times are compared with
 // each other alone, never with now.
 type fileStat struct {
@@ -178,7 +180,7 @@ func (sc *scanner) take(in *os.Root, base, name, disk string, info fs.FileInfo) 
 		return fmt.Errorf("%q is no file, folder or link (%v): it cannot be in an artifact", name, it.mode)
 	}
 	if len(sc.items) >= maxItems {
-		return fmt.Errorf("more than %d files, folders and links: make several artifacts of them", maxItems)
+		return errTooMany
 	}
 	it.stat, it.known = statOf(info)
 	sc.items[it.name] = it

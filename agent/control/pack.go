@@ -2,6 +2,7 @@ package control
 
 import (
 	"archive/tar"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,17 @@ import (
 // for which skip (may be nil) is true are left out, folders with all they hold. What the other side would refuse is
 // refused here, by name.
 func Pack(w io.Writer, path string, skip func(name string) bool) error {
+	out := bufio.NewWriterSize(w, packBuffer)
+	if err := pack(out, path, skip); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// packBuffer gathers small files: each write costs whoever reads at the other end of a pipe or a socket.
+const packBuffer = 256 << 10
+
+func pack(w io.Writer, path string, skip func(name string) bool) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err

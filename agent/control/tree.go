@@ -37,6 +37,26 @@ type entry struct {
 	size int64
 }
 
+// Walk reads the tree in r and hands over each entry, in order: kind is that of its tar header (a plain file, a folder
+// or a symbolic link), name slash-separated and inside the tree ("." for a tree that is a single file, and for the
+// folder itself), body valid until each returns. What Unpack would refuse is refused, so is a stream that ends early,
+// but by then each has seen what came before: only after nil is the tree whole.
+func Walk(r io.Reader, lim Limits, each func(kind byte, name string, perm fs.FileMode, link string, body io.Reader) error) error {
+	err := intake(r, lim, func(e entry, body io.Reader) error { return each(e.kind, e.name, e.perm, e.link, body) })
+	if err != nil {
+		return err
+	}
+	return toEnd(r)
+}
+
+// toEnd reads r to its end: what was cut short or failed at its very end is not whole.
+func toEnd(r io.Reader) error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("read tree: %w", err)
+	}
+	return nil
+}
+
 // intake reads tar and hands over what is harmless, in order; the first entry that is not ends it. body is valid
 // until each returns and holds exactly the entry's bytes.
 func intake(r io.Reader, lim Limits, each func(e entry, body io.Reader) error) error {
@@ -232,8 +252,8 @@ func unpackIn(root *os.Root, r io.Reader, stage, dest string, lim Limits) error 
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, r); err != nil { // what was cut short or failed at its very end is not placed
-		return fmt.Errorf("read tree: %w", err)
+	if err := toEnd(r); err != nil {
+		return err
 	}
 	if single {
 		return os.Rename(filepath.Join(stage, "file"), dest)
