@@ -79,6 +79,9 @@ func (s *supply) pullAndPlace(ctx context.Context, ref artifact.Ref, o store.Pla
 	if ok, _, err := s.a.store.Placed(ctx, ref.Root, o); err == nil && ok {
 		s.takeBack(ctx, ref, o)
 	}
+	if has, err := s.a.store.Has(ref.Root); err == nil && !has {
+		defer s.a.store.Stage(ref.Root, o)()
+	}
 	for range 4 { // whole, or damage found in the root block, a part, the data
 		if err := s.pull(ctx, ref); err != nil {
 			return err

@@ -163,6 +163,8 @@ func (b batch) write(ids []artifact.Digest, chunks [][]byte) error {
 			return fmt.Errorf("a chunk has %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
 		}
 	}
+	staged := b.w.s.stageChunks(ids, chunks)
+	defer staged()
 	lent := false
 	for i, c := range chunks {
 		put := b.w.add
@@ -180,6 +182,7 @@ func (b batch) write(ids []artifact.Digest, chunks [][]byte) error {
 }
 
 func (b batch) Commit() error {
+	b.w.s.stagesSoon()
 	if err := b.w.commit(nil); err != nil {
 		return fmt.Errorf("make chunks durable: %w", err)
 	}

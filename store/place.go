@@ -113,7 +113,7 @@ func (s *Store) Place(ctx context.Context, root artifact.Digest, o PlaceOptions)
 }
 
 func (s *Store) place(ctx context.Context, root artifact.Digest, o PlaceOptions) error {
-	r, entries, err := s.manifest(root)
+	r, entries, err := s.manifestFor(root, o)
 	if err != nil {
 		return err
 	}
@@ -222,9 +222,11 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 		mode = os.FileMode(e.Mode)
 	}
 	temp := hidden(sp.name, hiddenTemp)
-	if err := sp.folder.RemoveAll(temp); err != nil {
+	made, err := s.siblingFor(sp, root, temp, []artifact.Entry{e})
+	if err != nil {
 		return err
 	}
+	defer made.close()
 	remembered := make(chan error, 1)
 	if ours { // that another root lies there now need not be durable before it does
 		s.ride(putPlaced(sp, root))
@@ -232,9 +234,9 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 	} else {
 		go func() { remembered <- s.remember(sp, root) }()
 	}
-	err := s.writeFile(ctx, sp.folder, temp, e, mode, true)
+	err = made.finishFile(ctx, mode)
 	if err = errors.Join(err, <-remembered); err != nil {
-		return errors.Join(err, ignoreMissing(sp.folder.Remove(temp)))
+		return errors.Join(err, made.discard())
 	}
 	tree := sp.target()
 	if err := sp.switchTo(temp); err != nil {
@@ -249,38 +251,6 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 		return nil
 	}
 	return sp.removeFolders()
-}
-
-// writeFile writes one new file, checked, with its mode, durable if wanted.
-func (s *Store) writeFile(ctx context.Context, dir *os.Root, name string, e artifact.Entry, mode os.FileMode, durable bool) (err error) {
-	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-	}()
-	var buf []byte
-	for _, c := range e.Chunks {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if buf, err = s.readVerified(c, buf); err != nil {
-			return err
-		}
-		if _, err := f.Write(buf); err != nil {
-			return err
-		}
-	}
-	if err := f.Chmod(mode); err != nil {
-		return err
-	}
-	if durable {
-		return f.Sync()
-	}
-	return nil
 }
 
 // readVerified is Read, held against the digest: the last look before bytes are used.

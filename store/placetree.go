@@ -36,13 +36,24 @@ func (s *Store) placeTree(ctx context.Context, sp spot, root artifact.Digest, en
 	if current == folder {
 		folder += "+" // what the link leads to is damaged, and stays until the new one is whole
 	}
-	if err := removeTree(sp.folder, folder); err != nil {
+	made, err := s.siblingFor(sp, root, folder, entries)
+	if err != nil {
 		return err
 	}
-	if err := s.writeTree(ctx, sp, folder, entries, sizeBytes); err != nil {
-		return errors.Join(err, removeTree(sp.folder, folder))
+	defer made.close()
+	if err := made.finishTree(ctx, syncsEach(entries, sizeBytes)); err != nil {
+		return errors.Join(err, made.discard())
 	}
-	return sp.link(folder, current)
+	if err := sp.link(folder, current); err != nil {
+		return err
+	}
+	made.seen(filepath.Dir(sp.path))
+	return nil
+}
+
+// syncsEach reports whether a tree is made durable file by file.
+func syncsEach(entries []artifact.Entry, sizeBytes int64) bool {
+	return !syncsFileSystem || len(entries) <= fewFiles && sizeBytes <= fewBytes
 }
 
 // target returns the hidden folder that the link at the name leads to, or "".
@@ -94,100 +105,6 @@ func (sp spot) removeFolders(keep ...string) error {
 		}
 	}
 	return nil
-}
-
-// writeTree writes a new folder with all entries, durable on return.
-func (s *Store) writeTree(ctx context.Context, sp spot, folder string, entries []artifact.Entry, sizeBytes int64) error {
-	if err := sp.folder.Mkdir(folder, 0o700); err != nil {
-		return err
-	}
-	dir, err := sp.folder.OpenRoot(folder)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	each := !syncsFileSystem || len(entries) <= fewFiles && sizeBytes <= fewBytes
-	where := &descent{root: dir}
-	defer where.close()
-	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		in, name, err := where.enter(e.Name)
-		if err != nil {
-			return err
-		}
-		switch e.Kind {
-		case artifact.Dir:
-			err = in.Mkdir(name, 0o700)
-		case artifact.Symlink:
-			err = in.Symlink(filepath.FromSlash(e.Link), name)
-		default:
-			err = s.writeFile(ctx, in, name, e, os.FileMode(e.Mode), each)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	// Modes of folders come last, the deepest first: a read-only one takes no files.
-	for _, e := range slices.Backward(entries) {
-		if e.Kind == artifact.Dir {
-			if err := finishFolder(dir, e.Name, os.FileMode(e.Mode), each); err != nil {
-				return err
-			}
-		}
-	}
-	if err := finishFolder(dir, ".", 0o755, each); err != nil || each {
-		return err
-	}
-	f, err := dir.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(syncAll(f), f.Close())
-}
-
-func finishFolder(dir *os.Root, name string, mode os.FileMode, durable bool) error {
-	f, err := dir.Open(filepath.FromSlash(name))
-	if err != nil {
-		return err
-	}
-	err = f.Chmod(mode)
-	if err == nil && durable {
-		err = syncFolder(f)
-	}
-	return errors.Join(err, f.Close())
-}
-
-// descent keeps the folder of the last entry open: entries are sorted, most share it with the next.
-type descent struct {
-	root *os.Root
-	name string
-	open *os.Root // nil = root
-}
-
-// enter returns the folder that holds the named entry, and its name there.
-func (d *descent) enter(entry string) (*os.Root, string, error) {
-	dir, name := path.Split(entry)
-	if dir == "" {
-		return d.root, name, nil
-	}
-	if d.open == nil || d.name != dir {
-		d.close()
-		open, err := d.root.OpenRoot(filepath.FromSlash(strings.TrimSuffix(dir, "/")))
-		if err != nil {
-			return nil, "", err
-		}
-		d.open, d.name = open, dir
-	}
-	return d.open, name, nil
-}
-
-func (d *descent) close() {
-	if d.open != nil {
-		_ = d.open.Close() // a folder opened for its name
-		d.open = nil
-	}
 }
 
 // removeTree removes the named tree, read-only folders included.

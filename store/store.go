@@ -62,6 +62,7 @@ type Store struct {
 	complete map[artifact.Digest]uint64          // roots known to be complete, at that count of losses
 	lacking  map[artifact.Digest]artifact.Digest // a chunk that an incomplete root was seen to lack
 	placing  map[string]struct{}                 // paths being placed or removed
+	staged   map[string]*stage                   // by path
 }
 
 // Open opens the data folder, making it (mode 0700) if need be. A state.db that is cut short or broken is
@@ -82,7 +83,7 @@ func Open(dir string, o Options) (*Store, error) {
 	s := &Store{
 		dir: dir, options: o, log: o.Log, db: db, setAside: setAside,
 		adding: map[*writer]struct{}{}, complete: map[artifact.Digest]uint64{}, lacking: map[artifact.Digest]artifact.Digest{},
-		placing: map[string]struct{}{},
+		placing: map[string]struct{}{}, staged: map[string]*stage{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -55,6 +55,11 @@ func writeChunks(f *os.File, chunks [][]byte, off int64) error {
 	return nil
 }
 
+// beginSync has the disk begin to write what is in memory of f. It waits for nothing and promises nothing.
+func beginSync(f *os.File) {
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 // uncache has the system let go of its copy in memory of what is durable in f from one offset to another.
 // It is advice: an error changes nothing.
 func uncache(f *os.File, from, to int64) {

@@ -25,6 +25,9 @@ func writeChunks(f *os.File, chunks [][]byte, off int64) error {
 // uncache does nothing here: the system alone decides what it keeps in memory.
 func uncache(*os.File, int64, int64) {}
 
+// beginSync does nothing here: the system alone decides when it writes.
+func beginSync(*os.File) {}
+
 // syncFolder makes the names in an open folder durable. Windows cannot, and needs no such call.
 func syncFolder(f *os.File) error {
 	if runtime.GOOS == "windows" {

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"errors"
 	"hash/crc32"
 	"slices"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 
@@ -185,6 +187,9 @@ func (w *writer) flush() error {
 		return err
 	}
 	at, err := w.s.packs.append(packed)
+	if errors.Is(err, syscall.ENOSPC) && w.s.unstageAll() {
+		at, err = w.s.packs.append(packed)
+	}
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,11 @@ var scenarios = append([]scenario{
 	{"adverts", 5 * time.Minute, measureAdverts},
 	{"catalog", 5 * time.Minute, measureCatalog},
 	{"sizes", time.Minute, measureSizes},
+	{"flat", 30 * time.Minute, measureFlat},
 }, swarmScenarios...)
+
+// byName are scenarios that are played only where -only names them: they want a lot of disk.
+var byName = map[string]bool{"flat": true}
 
 // A lab holds what all scenarios share.
 type lab struct {
@@ -48,6 +52,7 @@ type lab struct {
 	wire   bool   // this program has a network of its own, whose counters count the nodes' bytes and no others'
 	noWire string // why not
 	alone  bool   // no other program is measured
+	sizes  []int64
 }
 
 func main() {
@@ -62,10 +67,11 @@ func run() error {
 	runs := flag.Int("runs", 1, "how often each is played; their values are told together")
 	bin := flag.String("bin", "", "a folder with the programs to measure: meshd, meshctl, catalog.test (default: this tree's are built)")
 	alone := flag.Bool("alone", false, "leave out rsync and aria2, which do the same work in the same run")
+	sizes := flag.String("sizes", "1MiB,256MiB,2GiB,10GiB", "of the files of flat; it takes three times the largest of disk")
 	markdown := flag.Bool("markdown", false, "print the table of RESULTS.md")
 	flag.Parse()
 	if flag.NArg() > 0 || *runs < 1 {
-		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-bin DIR] [-alone] [-markdown]")
+		return fmt.Errorf("usage: go run ./deploy/lab [-only NAME,...] [-runs N] [-bin DIR] [-alone] [-sizes SIZE,...] [-markdown]")
 	}
 	play, err := choose(*only)
 	if err != nil {
@@ -76,6 +82,9 @@ func run() error {
 	if dir := os.Getenv(insideEnv); dir != "" {
 		l := newLab(dir)
 		l.alone = *alone
+		if l.sizes, err = parseSizes(*sizes); err != nil {
+			return err
+		}
 		l.noWire = os.Getenv(noWireEnv)
 		if l.wire = l.noWire == ""; l.wire {
 			if err := raiseLoopback(); err != nil {
@@ -96,10 +105,15 @@ func names() []string {
 }
 
 func choose(only string) ([]scenario, error) {
-	if only == "" {
-		return scenarios, nil
-	}
 	var out []scenario
+	if only == "" {
+		for _, s := range scenarios {
+			if !byName[s.name] {
+				out = append(out, s)
+			}
+		}
+		return out, nil
+	}
 	for name := range strings.SplitSeq(only, ",") {
 		found := false
 		for _, s := range scenarios {

@@ -15,7 +15,8 @@ import (
 
 const (
 	lookTime = 2 * time.Millisecond // between two looks at a node
-	endTime  = 10 * time.Second     // for what nodes left running
+	readTime = 5 * time.Millisecond
+	endTime  = 10 * time.Second // for what nodes left running
 	listen   = "127.0.0.1:0"
 )
 
@@ -237,4 +238,15 @@ func (m *mesh) pids(ctx context.Context) ([]int, error) {
 		pids = append(pids, v.PID)
 	}
 	return pids, nil
+}
+
+// exists waits for a file.
+func exists(ctx context.Context, path string) error {
+	return until(ctx, path+" is there", readTime, func() (bool, error) {
+		_, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	})
 }

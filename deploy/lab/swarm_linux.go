@@ -33,9 +33,8 @@ var swarmScenarios = []scenario{
 }
 
 const (
-	fanSize  = 32 << 20
-	fanRate  = 40 // Mbit/s
-	readTime = 5 * time.Millisecond
+	fanSize = 32 << 20
+	fanRate = 40 // Mbit/s
 )
 
 // A crew is an origin and the receivers of what it offers, each on a host of its own: hosts[0] is "a".
@@ -390,17 +389,6 @@ func (t *trial) outcome(ctx context.Context) (*outcome, error) {
 		r.peak = max(r.peak, peak)
 	}
 	return r, nil
-}
-
-// exists waits for a file.
-func exists(ctx context.Context, path string) error {
-	return until(ctx, path+" is there", readTime, func() (bool, error) {
-		_, err := os.Stat(path)
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		return err == nil, err
-	})
 }
 
 // alike compares two files by their digests.

@@ -1,0 +1,362 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"meshd/store/artifact"
+)
+
+// A sibling is a file or tree that is made beside the place where it is to lie. Chunks may be given to it while they
+// come in; finish fetches the others from the store. It belongs to one goroutine at a time.
+type sibling struct {
+	s       *Store
+	in      *os.Root // where it and its place are
+	name    string   // its own
+	entries []artifact.Entry
+
+	file *os.File // of a single file, open
+	tree *os.Root // nil = a single file
+	at   *descent // in tree
+
+	// Pieces are all chunks of all entries in order, repeated ones too.
+	first []int32 // of each entry its first piece, and at the end the number of pieces
+	off   []int64 // of each piece, in its file
+	order []int32 // the pieces by key, nil before the first take
+	keys  []uint64
+	here  []bool // pieces that are written; nil = none
+
+	stats []fileStat // of each entry of a tree, once it is whole; nil = too many
+}
+
+// newSibling makes an empty file, or the folders of a tree.
+func (s *Store) newSibling(in *os.Root, name string, entries []artifact.Entry) (*sibling, error) {
+	b := &sibling{s: s, in: in, name: name, entries: entries}
+	err := removeTree(in, name)
+	if err == nil && isFile(entries) {
+		b.file, err = in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	} else if err == nil {
+		err = b.folders()
+	}
+	if err != nil {
+		b.close()
+		return nil, errors.Join(err, ignoreMissing(removeTree(in, name)))
+	}
+	return b, nil
+}
+
+func (b *sibling) folders() (err error) {
+	if err := b.in.Mkdir(b.name, 0o700); err != nil {
+		return err
+	}
+	if b.tree, err = b.in.OpenRoot(b.name); err != nil {
+		return err
+	}
+	b.at = &descent{root: b.tree}
+	if len(b.entries) < maxSeenChunks {
+		b.stats = make([]fileStat, len(b.entries))
+	}
+	for _, e := range b.entries {
+		if e.Kind != artifact.Dir {
+			continue
+		}
+		in, name, err := b.at.enter(e.Name)
+		if err == nil {
+			err = in.Mkdir(name, 0o700)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close lets go of what is open. What was made stays.
+func (b *sibling) close() {
+	if b.at != nil {
+		b.at.close()
+	}
+	if b.tree != nil {
+		_ = b.tree.Close() // a folder opened for its name
+	}
+	if b.file != nil {
+		_ = b.file.Close() // synced, or given up
+	}
+	b.at, b.tree, b.file = nil, nil, nil
+}
+
+// discard closes and removes it.
+func (b *sibling) discard() error {
+	b.close()
+	return ignoreMissing(removeTree(b.in, b.name))
+}
+
+// isAt reports whether it is what bears its name in a folder: others may have replaced either.
+func (b *sibling) isAt(in *os.Root) bool {
+	there, err := in.Lstat(b.name)
+	if err != nil {
+		return false
+	}
+	var own os.FileInfo
+	if b.tree != nil {
+		own, err = b.tree.Stat(".")
+	} else {
+		own, err = b.file.Stat()
+	}
+	return err == nil && os.SameFile(there, own)
+}
+
+// keyOf is the part of a digest by which pieces are looked up.
+func keyOf(id artifact.Digest) uint64 { return binary.BigEndian.Uint64(id[1:]) }
+
+// index lists the pieces.
+func (b *sibling) index() {
+	n := 0
+	for _, e := range b.entries {
+		n += len(e.Chunks)
+	}
+	b.first, b.off, b.order = make([]int32, 0, len(b.entries)+1), make([]int64, 0, n), make([]int32, 0, n)
+	b.keys, b.here = make([]uint64, 0, n), make([]bool, n)
+	for _, e := range b.entries {
+		b.first = append(b.first, int32(len(b.off)))
+		off := int64(0)
+		for _, c := range e.Chunks {
+			b.order = append(b.order, int32(len(b.off)))
+			b.keys = append(b.keys, keyOf(c.ID))
+			b.off = append(b.off, off)
+			off += int64(c.SizeBytes)
+		}
+	}
+	b.first = append(b.first, int32(n))
+	slices.SortFunc(b.order, func(x, y int32) int { return cmp.Or(cmp.Compare(b.keys[x], b.keys[y]), cmp.Compare(x, y)) })
+	slices.Sort(b.keys)
+}
+
+// entryOf returns which entry a piece belongs to.
+func (b *sibling) entryOf(piece int32) int {
+	i, _ := slices.BinarySearch(b.first, piece+1) // the first that begins behind it
+	return i - 1
+}
+
+func (b *sibling) piece(i int32) artifact.Chunk {
+	e := b.entryOf(i)
+	return b.entries[e].Chunks[i-b.first[e]]
+}
+
+// take writes chunks, whose digests are believed, wherever they belong.
+func (b *sibling) take(ids []artifact.Digest, chunks [][]byte) error {
+	if b.order == nil {
+		b.index()
+	}
+	for i, id := range ids {
+		key := keyOf(id)
+		at, _ := slices.BinarySearch(b.keys, key)
+		for ; at < len(b.keys) && b.keys[at] == key; at++ {
+			p := b.order[at]
+			if c := b.piece(p); b.here[p] || c.ID != id || int(c.SizeBytes) != len(chunks[i]) {
+				continue
+			}
+			if err := b.write(p, chunks[i]); err != nil {
+				return err
+			}
+			b.here[p] = true
+		}
+	}
+	return nil
+}
+
+// write puts the bytes of a piece where they belong.
+func (b *sibling) write(piece int32, chunk []byte) error {
+	if b.file != nil {
+		_, err := b.file.WriteAt(chunk, b.off[piece])
+		return err
+	}
+	entry := b.entryOf(piece)
+	e := b.entries[entry]
+	in, name, err := b.at.enter(e.Name)
+	if err != nil {
+		return err
+	}
+	f, err := in.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(chunk, b.off[piece])
+	if err == nil && len(e.Chunks) == 1 {
+		err = b.whole(f, entry)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// whole gives a file of a tree its mode, and notes how it looks then.
+func (b *sibling) whole(f *os.File, entry int) error {
+	if err := f.Chmod(os.FileMode(b.entries[entry].Mode)); err != nil || b.stats == nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		b.stats[entry], _ = statOf(info)
+	}
+	return err
+}
+
+// seen has the store remember, below dir, the files of the tree: they need not be read to be found in place.
+func (b *sibling) seen(dir string) {
+	for i, st := range b.stats {
+		if st != (fileStat{}) {
+			b.s.seen.put(filepath.Join(dir, b.name, filepath.FromSlash(b.entries[i].Name)), st, b.entries[i].Chunks)
+		}
+	}
+}
+
+// soon has the disk begin with what was taken: the less is left for the end.
+func (b *sibling) soon() {
+	if b.file != nil {
+		beginSync(b.file)
+	}
+}
+
+// finishFile writes what is missing of a single file and makes it durable.
+func (b *sibling) finishFile(ctx context.Context, mode os.FileMode) error {
+	if err := b.fill(ctx, b.file, 0); err != nil {
+		return err
+	}
+	if err := b.file.Chmod(mode); err != nil {
+		return err
+	}
+	err := errors.Join(b.file.Sync(), b.file.Close()) // closed before the rename: some systems want it so
+	b.file = nil
+	return err
+}
+
+// finishTree writes what is missing of a tree and makes it durable.
+func (b *sibling) finishTree(ctx context.Context, each bool) error {
+	for i, e := range b.entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if e.Kind == artifact.Dir || len(e.Chunks) == 1 && b.here != nil && b.here[b.first[i]] {
+			continue
+		}
+		in, name, err := b.at.enter(e.Name)
+		if err != nil {
+			return err
+		}
+		if e.Kind == artifact.Symlink {
+			err = in.Symlink(filepath.FromSlash(e.Link), name)
+		} else {
+			err = b.finishOne(ctx, in, name, i, each)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// Modes of folders come last, the deepest first: a read-only one takes no files.
+	for _, e := range slices.Backward(b.entries) {
+		if e.Kind == artifact.Dir {
+			if err := finishFolder(b.tree, e.Name, os.FileMode(e.Mode), each); err != nil {
+				return err
+			}
+		}
+	}
+	if err := finishFolder(b.tree, ".", 0o755, each); err != nil || each {
+		return err
+	}
+	f, err := b.tree.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(syncAll(f), f.Close())
+}
+
+// finishOne writes what is missing of one file of a tree.
+func (b *sibling) finishOne(ctx context.Context, in *os.Root, name string, entry int, durable bool) error {
+	flag := os.O_WRONLY | os.O_CREATE
+	if b.here == nil {
+		flag |= os.O_EXCL
+	}
+	f, err := in.OpenFile(name, flag, 0o600)
+	if err != nil {
+		return err
+	}
+	err = b.fill(ctx, f, entry)
+	if err == nil {
+		err = b.whole(f, entry)
+	}
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// fill writes to f those chunks of an entry that were not taken, checked.
+func (b *sibling) fill(ctx context.Context, f *os.File, entry int) error {
+	var buf []byte
+	var off int64
+	for i, c := range b.entries[entry].Chunks {
+		if b.here == nil || !b.here[int(b.first[entry])+i] {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			var err error
+			if buf, err = b.s.readVerified(c, buf); err != nil {
+				return err
+			}
+			if _, err := f.WriteAt(buf, off); err != nil {
+				return err
+			}
+		}
+		off += int64(c.SizeBytes)
+	}
+	return nil
+}
+
+func finishFolder(dir *os.Root, name string, mode os.FileMode, durable bool) error {
+	f, err := dir.Open(filepath.FromSlash(name))
+	if err != nil {
+		return err
+	}
+	err = f.Chmod(mode)
+	if err == nil && durable {
+		err = syncFolder(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// descent keeps the folder of the last entry open: entries are sorted, most share it with the next.
+type descent struct {
+	root *os.Root
+	name string
+	open *os.Root // nil = root
+}
+
+// enter returns the folder that holds the named entry, and its name there.
+func (d *descent) enter(entry string) (*os.Root, string, error) {
+	dir, name := path.Split(entry)
+	if dir == "" {
+		return d.root, name, nil
+	}
+	if d.open == nil || d.name != dir {
+		d.close()
+		open, err := d.root.OpenRoot(filepath.FromSlash(strings.TrimSuffix(dir, "/")))
+		if err != nil {
+			return nil, "", err
+		}
+		d.open, d.name = open, dir
+	}
+	return d.open, name, nil
+}
+
+func (d *descent) close() {
+	if d.open != nil {
+		_ = d.open.Close() // a folder opened for its name
+		d.open = nil
+	}
+}
