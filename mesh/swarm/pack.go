@@ -19,7 +19,7 @@ const (
 	// Compressing pays in time below the speed of a core, and in processor time never: a link is slow, and is compressed
 	// for, when it carries less than an eighth of that, and is no longer when it carries more than a quarter.
 	slowLink, fastLink = 8, 4
-	firstSpeed         = 200 << 20        // bytes a second that a core is believed to compress, until it was seen
+	firstSpeed         = 64 << 20         // bytes a second that a core is believed to compress, until it was seen
 	speedTime          = 10 * time.Second // and again so long after: what slowed it down may be over
 
 	lineLeast = 64 << 10 // bytes read of answers before they say what a link carries
@@ -34,6 +34,8 @@ type packer struct {
 	enc    *zstd.Encoder
 	dec    *zstd.Decoder
 	failed error
+
+	packing sync.Mutex
 
 	mu    sync.Mutex
 	speed float64 // bytes a second that went into the compressor lately
@@ -68,9 +70,12 @@ func (p *packer) pays(b []byte) bool {
 
 // pack appends b to dst, compressed.
 func (p *packer) pack(b, dst []byte) []byte {
+	p.packing.Lock() // the wait for another answer says nothing of the core
 	start := time.Now()
 	out := p.enc.EncodeAll(b, dst)
-	if took := time.Since(start); took > 0 {
+	took := time.Since(start)
+	p.packing.Unlock()
+	if took > 0 {
 		p.learn(float64(len(b)) / took.Seconds())
 	}
 	return out

@@ -225,7 +225,12 @@ func TestAPeerThatSendsABombIsBanned(t *testing.T) {
 			w.wg.Go(func() { bomb(t, far, honest.store) })
 			return near, nil
 		}
-		err := me.swarm.Pull(t.Context(), ref, func() []id.Node { return []id.Node{liar, honest.name} }, nil)
+		err := me.swarm.Pull(t.Context(), ref, func() []id.Node {
+			if _, banned := me.swarm.banned(liar); banned {
+				return []id.Node{liar, honest.name}
+			}
+			return []id.Node{liar}
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
