@@ -17,6 +17,7 @@ const (
 	smallFileSize = 4 << 10
 	newsPeers     = 30
 	newsCount     = 50
+	newsEvery     = time.Second // between two of them, where one does not follow the other at once
 )
 
 // measureSmall brings a tree of many small files to one receiver, as rsync does without crypto.
@@ -98,7 +99,8 @@ func smallTree(dir string) error {
 	return nil
 }
 
-// measureNews publishes small files at one of many nodes and waits for each at every other.
+// measureNews publishes small files at one of many nodes and waits for each at every other: one a second, and one as
+// soon as the last is everywhere, which measures what all nodes together need of the machine's processors.
 func measureNews(ctx context.Context, l *lab) (_ []figure, err error) {
 	name := fmt.Sprintf("publish to placed, 10 KiB, at each of %d nodes", newsPeers)
 	c, err := l.newCrew(ctx, newsPeers, smallSize, 0)
@@ -111,19 +113,32 @@ func measureNews(ctx context.Context, l *lab) (_ []figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
-	var values []float64
 	before := make([]os.FileInfo, len(m.nodes))
-	for range newsCount {
-		more, err := m.tellAll(ctx, before)
-		if err != nil {
-			return nil, err
+	var figures []figure
+	for _, every := range []time.Duration{newsEvery, 0} {
+		var values []float64
+		began := time.Now()
+		for range newsCount {
+			next := time.Now().Add(every)
+			more, err := m.tellAll(ctx, before)
+			if err != nil {
+				return nil, err
+			}
+			values = append(values, more...)
+			if err := wait(ctx, time.Until(next)); err != nil {
+				return nil, err
+			}
 		}
-		values = append(values, more...)
+		rate := newsCount / time.Since(began).Seconds()
+		each, target := fmt.Sprintf("%s, %.2g a second", name, rate), 1000.0
+		if every == 0 {
+			each, target = fmt.Sprintf("%s, without a pause (%.2g a second)", name, rate), 0
+		}
+		figures = append(figures,
+			figure{name: each + ", p50", unit: "ms", values: values},
+			figure{name: each + ", p99", unit: "ms", values: values, at: 0.99, target: target})
 	}
-	return []figure{
-		{name: name + ", p50", unit: "ms", values: values},
-		{name: name + ", p99", unit: "ms", values: values, at: 0.99, target: 1000},
-	}, nil
+	return figures, nil
 }
 
 // tellAll returns the time from the call of publish to the file at each node (ms); before is what lies there.

@@ -8,13 +8,14 @@ import (
 
 // How much is asked of one source at once.
 const (
-	minExtent   = 128 << 10 // a request is no smaller while more is missing
+	minExtent   = 128 << 10 // what an artifact is cut into at least
+	leastAsked  = 32 << 10  // a request to a slow source is no smaller while more is missing
 	firstExtent = 256 << 10 // a request to a source whose rate is not known
-	minWindow   = 512 << 10 // bytes asked and not yet received
+	firstWindow = 512 << 10 // bytes asked of it and not yet received
 	maxWindow   = 4 << 20
 	swarmAhead  = 100 * time.Millisecond // the same in company
-	windowAhead = 250 * time.Millisecond // besides two round trips
-	extentTime  = 500 * time.Millisecond // what one request may take on a slow link
+	windowAhead = 100 * time.Millisecond // besides two round trips: what is small waits behind all of it
+	extentTime  = 50 * time.Millisecond  // what one request may take on a slow link: what is small waits until it is answered
 )
 
 // A source is a peer that is asked for chunks, as the plan sees it.
@@ -59,10 +60,10 @@ func (s *source) measure(now, asked time.Time, bytes int64) {
 // window is how many bytes may be asked of the source and not yet received.
 func (s *source) window() int64 {
 	if s.rate == 0 {
-		return minWindow
+		return firstWindow
 	}
 	w := s.rate * (windowAhead + 2*s.soon).Seconds()
-	return int64(min(max(w, minWindow), maxWindow))
+	return int64(min(max(w, minExtent), maxWindow))
 }
 
 // swarmWindow is the window where others fetch the same: what is queued at one source cannot be had from
@@ -82,7 +83,7 @@ func (s *source) extent() int64 {
 	if s.rate == 0 {
 		return firstExtent
 	}
-	return int64(min(max(s.rate*extentTime.Seconds(), minExtent), maxExtent))
+	return int64(min(max(s.rate*extentTime.Seconds(), leastAsked), maxExtent))
 }
 
 // expected is how long the source will take to answer bytes more after all it was asked before.
