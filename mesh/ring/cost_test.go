@@ -22,7 +22,7 @@ func TestIdleRingCosts(t *testing.T) {
 		perSecond := (after.BytesOut - before.BytesOut) / seconds
 		t.Logf("idle among %d: %d B/s in %.1f packets/s, %d goroutines a node", members, perSecond,
 			float64(after.PacketsOut-before.PacketsOut)/float64(seconds), goroutines)
-		if perSecond > 400 {
+		if perSecond > 130 { // 223 with pings as memberlist writes them: see shortPing
 			t.Errorf("an idle member sends %d B/s", perSecond)
 		}
 		if after.PacketsReplayed+after.PacketsForged+after.PacketsMalformed > 0 {

@@ -129,6 +129,7 @@ func New(cfg Config) (*Ring, error) {
 	}
 	cfg.Link.Handle(protoRing, r.serve)
 	cfg.Link.HandlePacket(kindRing, r.receive)
+	cfg.Link.HandlePacket(kindPing, r.receivePing)
 	if !cfg.Aside {
 		r.Enter()
 	}

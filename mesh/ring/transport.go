@@ -20,6 +20,7 @@ import (
 const (
 	protoRing  = "meshd/ring/1"
 	kindRing   = 'r' // of packets
+	kindPing   = 'p' // of packets: the tag, and the number of a ping
 	packetWait = 256 // packets and streams that memberlist has not taken yet
 	labelMark  = 244 // memberlist's message type of a label header
 	maxLabel   = memberlist.LabelMaxSize
@@ -81,12 +82,31 @@ func (r *Ring) serve(ctx context.Context, _ trust.Cert, c net.Conn) {
 
 // receive hands a packet to memberlist, or drops it when that is behind.
 func (r *Ring) receive(from id.Node, b []byte, at time.Time) {
+	if t := r.transportOf(b); t != nil {
+		t.deliver(from, b[1:], at)
+	}
+}
+
+// receivePing is receive for a ping that came as its number.
+func (r *Ring) receivePing(from id.Node, b []byte, at time.Time) {
+	if t := r.transportOf(b); t != nil {
+		if whole, ok := wholePing(b[1:], from, r.self); ok {
+			t.deliver(from, whole, at)
+		}
+	}
+}
+
+// transportOf is who takes a packet of this ring; nil where it is of another, or this node is in none.
+func (r *Ring) transportOf(b []byte) *transport {
 	term := r.current()
 	if term == nil || len(b) < 1 || b[0] != term.transport.tag {
-		return
+		return nil
 	}
-	t := term.transport
-	b = append(t.label[:len(t.label):len(t.label)], b[1:]...)
+	return term.transport
+}
+
+func (t *transport) deliver(from id.Node, b []byte, at time.Time) {
+	b = append(t.label[:len(t.label):len(t.label)], b...)
 	p := &memberlist.Packet{Buf: b, From: &net.UDPAddr{IP: logicalIP(from), Port: logicalPort}, Timestamp: at}
 	select {
 	case t.packets <- p:
@@ -105,8 +125,12 @@ func (t *transport) WriteToAddress(b []byte, to memberlist.Address) (time.Time, 
 	if !ok {
 		return time.Time{}, fmt.Errorf("packet to %s: it has no label", to.Addr)
 	}
+	kind := byte(kindRing)
+	if number, ok := shortPing(rest, t.self, n); ok {
+		kind, rest = kindPing, number
+	}
 	out := append(append(make([]byte, 0, 1+len(rest)), t.tag), rest...)
-	if err := t.link.Send(n, kindRing, out); err != nil {
+	if err := t.link.Send(n, kind, out); err != nil {
 		return time.Time{}, fmt.Errorf("packet to %s: %w", n.Short(), err)
 	}
 	return time.Now(), nil
