@@ -98,6 +98,8 @@ type Agent struct {
 	ready    chan struct{}
 	copyKick chan struct{} // capacity 1
 
+	statusKick chan struct{} // capacity 1: what this node says of itself may have changed
+
 	importing sync.Mutex // one bundle at a time
 
 	offlineMu sync.Mutex
@@ -116,7 +118,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, store: st, tally: newTally(), started: time.Now(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, store: st, tally: newTally(), started: time.Now(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1), statusKick: make(chan struct{}, 1)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
@@ -252,6 +254,7 @@ func (l *loop) heardMesh(ctx context.Context) {
 	l.considerScore(ctx)
 	l.heardWhoIsThere()
 	l.a.copySoon()
+	l.a.tellStatusSoon()
 	changes, now, all := l.a.mesh.Catalog().Since(l.heard)
 	l.heard = now
 	names := map[string]bool{}

@@ -135,6 +135,7 @@ func (l *loop) bury(in *instance) {
 
 // derive works out the roles anew and evaluates the blocks that read one of changed (nil: all).
 func (l *loop) derive(changed []string, cause Cause) {
+	l.a.tellStatusSoon()
 	if l.program == nil {
 		return
 	}

@@ -34,12 +34,13 @@ type loop struct {
 	heard            uint64                    // the catalog as far as the loop has seen it
 	played           map[policies.Address]bool // blocks of the program that is being put in force; nil else
 
-	instances map[policies.Address]*instance
-	counts    [policies.Drifted + 1]int               // instances by outcome
-	blocks    map[policies.Address][]policies.Address // PART.TYPE.NAME -> its instances
-	needs     map[policies.Address][]policies.Address // whom an instance waits for: needs, paths and names that meet
-	feeds     map[policies.Address][]policies.Address // the same edges, reversed
-	pathsOld  bool                                    // needs and feeds must be made anew
+	instances  map[policies.Address]*instance
+	counts     [policies.Drifted + 1]int               // instances by outcome
+	countsTold [policies.Drifted + 1]int               // when tellStatus was last kicked
+	blocks     map[policies.Address][]policies.Address // PART.TYPE.NAME -> its instances
+	needs      map[policies.Address][]policies.Address // whom an instance waits for: needs, paths and names that meet
+	feeds      map[policies.Address][]policies.Address // the same edges, reversed
+	pathsOld   bool                                    // needs and feeds must be made anew
 
 	made  map[string]policies.Address // absolute path -> the promise that makes it
 	queue []*instance                 // to be started, in the order they were woken
@@ -168,6 +169,10 @@ func (l *loop) turn(ctx context.Context) error {
 	next = earlier(next, l.scoreRetry)
 	next = earlier(next, l.log.flushBy()) // what start told is flushed in the next turn
 	l.a.tally.stand(l.counts)
+	if l.counts != l.countsTold {
+		l.countsTold = l.counts
+		l.a.tellStatusSoon()
+	}
 	l.timer.Reset(max(0, time.Until(next)))
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 const (
 	statusEvery = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
 	statusBurst = 3                      // changes that go out with no wait
-	statusLook  = 500 * time.Millisecond // how soon a change is seen, while they may
+	statusPause = 500 * time.Millisecond // between two of those
+	statusGroup = 100 * time.Millisecond // changes come in groups: so long after the first of one
 	renewLook   = time.Minute            // between two looks at the own certificate: clocks are set
 	renewAgain  = 10 * time.Minute       // before a renewal that nobody could give is tried again
 	maxDeclared = 16                     // declared tags and roles that fit a status record
@@ -22,12 +23,13 @@ const (
 // tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
 //
 // A few changes go out at once (a node that starts changes several times in its first seconds); in the long
-// run there is one every `every`.
+// run there is one every `every`. What changed with no kick (addresses, rest) is seen then.
 func (a *Agent) tellStatus(ctx context.Context) error {
 	var told string
 	burst := statusBurst
 	last := time.Now()
 	for {
+		looked := time.Now()
 		body, err := a.status(ctx)
 		if err == nil {
 			var b []byte
@@ -42,20 +44,36 @@ func (a *Agent) tellStatus(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			a.cfg.Log.Warn("the own status can't be told", "error", err)
+			a.tellStatusSoon() // again
 		}
 		every := max(statusEvery, time.Duration(len(a.mesh.Alive()))*time.Second/10)
 		if time.Since(last) >= every {
 			burst, last = min(burst+1, statusBurst), time.Now()
 		}
-		wait := statusLook
-		if burst <= 0 {
-			wait = every
+		next := looked.Add(every)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Until(next)):
+			continue
+		case <-a.statusKick:
+		}
+		if burst > 0 {
+			next = looked.Add(max(statusPause, time.Since(looked)+statusGroup))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-time.After(time.Until(next)):
 		}
+	}
+}
+
+// tellStatusSoon has tellStatus look at what this node would say of itself now.
+func (a *Agent) tellStatusSoon() {
+	select {
+	case a.statusKick <- struct{}{}:
+	default:
 	}
 }
 
