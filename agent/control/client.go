@@ -28,15 +28,17 @@ const (
 // A Client asks a daemon. It is a Backend: what the daemon answers, errors with their codes too. Its methods may be
 // called at once; it holds no connection between calls. A daemon that cannot be reached is an *Error, Unreachable.
 type Client struct {
-	places []string // where to look, in order: unix://PATH or http://HOST:PORT
-	dial   func(ctx context.Context, place string) (net.Conn, error)
+	places  []string // where to look, in order: unix://PATH or http://HOST:PORT
+	dataDir string   // that was named; or empty
+	dial    func(ctx context.Context, place string) (net.Conn, error)
 }
 
 var _ Backend = (*Client)(nil)
 
 // NewClient returns a client for the daemon at addr (unix://PATH, a path, or http://127.0.0.1:PORT), else at
 // $MESHCTL_ADDR, else for the daemon with this data folder, else with $MESHD_DATA_DIR, else at the default places:
-// /run/meshd/meshd.sock and DefaultDataDir. It does not connect.
+// /run/meshd/meshd.sock and DefaultDataDir. It does not connect. A call waits up to half a second for the socket of a data
+// folder that was named and has a node: it may have been started just now.
 func NewClient(addr, dataDir string) (*Client, error) {
 	if addr == "" && dataDir == "" {
 		addr = os.Getenv("MESHCTL_ADDR")
@@ -46,13 +48,13 @@ func NewClient(addr, dataDir string) (*Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Client{[]string{place}, dialPlace}, nil
+		return &Client{places: []string{place}, dial: dialPlace}, nil
 	}
 	if dataDir == "" {
 		dataDir = os.Getenv("MESHD_DATA_DIR")
 	}
 	if dataDir != "" {
-		return &Client{[]string{"unix://" + SocketPath(dataDir)}, dialPlace}, nil
+		return &Client{places: []string{"unix://" + SocketPath(dataDir)}, dataDir: dataDir, dial: dialPlace}, nil
 	}
 	places := []string{"unix:///run/meshd/" + socketName}
 	if dir := DefaultDataDir(); dir != "" {
@@ -61,12 +63,12 @@ func NewClient(addr, dataDir string) (*Client, error) {
 	if os.Geteuid() != 0 && len(places) == 2 {
 		places[0], places[1] = places[1], places[0] // one's own before the machine's
 	}
-	return &Client{places, dialPlace}, nil
+	return &Client{places: places, dial: dialPlace}, nil
 }
 
 // ClientOver returns a client whose calls each take one connection from dial: for listeners that are no socket.
 func ClientOver(dial func(context.Context) (net.Conn, error)) *Client {
-	return &Client{[]string{"unix://"}, func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }}
+	return &Client{places: []string{"unix://"}, dial: func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }}
 }
 
 func parsePlace(addr string) (string, error) {

@@ -6,7 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -247,6 +251,42 @@ func TestNoDaemonIsUnreachableAndSaysWhereAndWhatNext(t *testing.T) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q lacks %q", err, part)
 		}
+	}
+}
+
+// meshctl in the line after meshd: the node is there, its socket comes a moment later.
+func TestADaemonThatStartsJustNowIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "node.key"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient("", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dial := c.dial
+	missed := make(chan struct{})
+	var once sync.Once
+	c.dial = func(ctx context.Context, place string) (net.Conn, error) {
+		conn, err := dial(ctx, place)
+		if err != nil {
+			once.Do(func() { close(missed) })
+		}
+		return conn, err
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := c.Members(t.Context())
+		answered <- err
+	}()
+	<-missed // it came too early
+	l, err := Listen(SocketPath(dir), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveOn(t, l, &fake{}, Options{})
+	if err := <-answered; err != nil {
+		t.Error(err)
 	}
 }
 

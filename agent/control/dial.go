@@ -73,10 +73,41 @@ func (c *Client) send(ctx context.Context, method, path string, q url.Values, bo
 	return r, nil
 }
 
+// A daemon that was started in the line before has its socket a moment later: in a data folder that has a node it is
+// looked for again for so long, so often.
+const (
+	startLimit = 500 * time.Millisecond
+	startLook  = 20 * time.Millisecond
+)
+
 // connect tries each place and returns the first connection, or one error that tells of all.
 func (c *Client) connect(ctx context.Context) (net.Conn, string, error) {
 	limited, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
+	began := time.Now()
+	for {
+		conn, place, err := c.tryAll(ctx, limited)
+		if err == nil || ctx.Err() != nil || !c.mayStart() || time.Since(began) >= startLimit {
+			return conn, place, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, "", context.Cause(ctx)
+		case <-time.After(startLook):
+		}
+	}
+}
+
+// mayStart reports whether the daemon is looked for in a data folder that has a node.
+func (c *Client) mayStart() bool {
+	if c.dataDir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(c.dataDir, "node.key"))
+	return err == nil
+}
+
+func (c *Client) tryAll(ctx, limited context.Context) (net.Conn, string, error) {
 	tried := []string{}
 	for _, place := range c.places {
 		conn, err := c.dial(limited, place)
