@@ -160,7 +160,7 @@ func (p *plan) request(from []*source, first int, now time.Time) *ask {
 		if s.shy {
 			wait += time.Hour // last of all
 		}
-		if best == nil || wait < bestWait || wait == bestWait && s.after < best.after {
+		if best == nil || wait < bestWait || wait == bestWait && s.likelier(best) {
 			best, bestWait = s, wait
 		}
 	}

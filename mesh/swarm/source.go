@@ -57,6 +57,15 @@ func (s *source) measure(now, asked time.Time, bytes int64) {
 	s.rate += (sample - s.rate) / 4
 }
 
+// likelier says which of two sources that are expected to be through at the same time is asked: one that answered
+// before, then the one that was named first.
+func (s *source) likelier(o *source) bool {
+	if answered := !s.last.IsZero(); answered == o.last.IsZero() {
+		return answered
+	}
+	return s.after < o.after
+}
+
 // window is how many bytes may be asked of the source and not yet received.
 func (s *source) window() int64 {
 	if s.rate == 0 {
