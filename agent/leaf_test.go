@@ -202,6 +202,35 @@ func TestWhatALeafPublishesReachesANodeItNeverSpokeTo(t *testing.T) {
 	})
 }
 
+// Who publishes on a node that can't speak to a copy is told of it by what the copy says itself, in the catalog.
+func TestPublishDoesNotWaitForACopyThatCannotBeAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, till := leafFleet(t, 37, true)
+		defer f.end()
+		active, standby := f.points(till)
+		far := f.third(till, active, standby)
+		f.until("the first takings are there", time.Minute, func() (bool, string) { return far.read("in/till.txt") != "", f.report() })
+		f.net.Cut(till.addr, far.addr)
+		told := 0
+		for i := range 10 {
+			began := time.Now()
+			item, err := f.publishFile(till, "note/till", "", fmt.Sprintf("day %d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > time.Second || len(item.Holders) < 1+mesh.Copies {
+				t.Errorf("publish %d took %v and tells of the holders %v, want less than 1 s and %d copies", i, took, item.Holders, mesh.Copies)
+			}
+			if slices.Contains(item.Holders, far.agent.Name()) {
+				told++
+			}
+		}
+		if told == 0 {
+			t.Error("the node that can't be asked was never a copy: this tested nothing")
+		}
+	})
+}
+
 // Any member asks a leaf, also one that nothing but the attach point joins it with; and a leaf asks another.
 func TestAnybodyAsksALeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

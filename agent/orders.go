@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/Masterminds/semver/v3"
@@ -112,25 +113,38 @@ func (d door) Publish(ctx context.Context, name, version string, stream io.Reade
 
 // waitCopies waits for the copies to be made, a little while, and returns who has them. Who should make them is
 // asked at each look: a node that joined just now is known to be there before its certificate, which says what
-// it may pull.
+// it may pull. A copy that wants the artifact itself says in the catalog that it has it; the others are asked, all at
+// once, so that one that can't be reached from here holds up nobody.
 func (d door) waitCopies(ctx context.Context, o offered, tell func(copies int)) []id.Node {
+	var asks sync.WaitGroup
+	defer asks.Wait()
 	ctx, cancel := context.WithTimeout(ctx, copiesWait)
 	defer cancel()
+	yes, asked := make(chan id.Node), map[id.Node]bool{}
 	var have []id.Node
+	found := func(n id.Node) {
+		if !slices.Contains(have, n) {
+			have = append(have, n)
+			tell(len(have))
+		}
+	}
 	tell(0)
 	for {
 		strangers := d.a.strangers()
+		placed := d.a.placedAt(o)
 		missing := 0
 		for _, n := range d.a.copiesOf(o) {
-			if slices.Contains(have, n) {
-				continue
-			}
-			if !d.a.has(ctx, n, o) {
+			switch {
+			case slices.Contains(have, n):
+			case placed[n]:
+				found(n)
+			case asked[n]:
 				missing++
-				continue
+			default:
+				missing++
+				asked[n] = true
+				asks.Go(func() { d.askCopy(ctx, n, o, yes) })
 			}
-			have = append(have, n)
-			tell(len(have))
 		}
 		if missing == 0 && (!strangers || len(have) >= mesh.Copies) {
 			return have
@@ -138,9 +152,37 @@ func (d door) waitCopies(ctx context.Context, o offered, tell func(copies int)) 
 		select {
 		case <-ctx.Done():
 			return have
+		case n := <-yes:
+			found(n)
 		case <-time.After(copiesLook):
 		}
 	}
+}
+
+// askCopy asks n until it has what o offers, and says so.
+func (d door) askCopy(ctx context.Context, n id.Node, o offered, yes chan<- id.Node) {
+	for !d.a.has(ctx, n, o) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(copiesLook):
+		}
+	}
+	select {
+	case yes <- n:
+	case <-ctx.Done():
+	}
+}
+
+// placedAt is who says in the catalog that it has placed what o offers.
+func (a *Agent) placedAt(o offered) map[id.Node]bool {
+	out := map[id.Node]bool{}
+	for _, r := range a.mesh.Catalog().Live(catalog.ScopeMain, catalog.KindPlaced, o.ref.Name) {
+		if body, err := catalog.DecodePlaced(r.Body); err == nil && body.Tree == o.ref.Tree {
+			out[r.Log.Origin] = true
+		}
+	}
+	return out
 }
 
 // strangers reports whether somebody can be reached whose certificate is not here yet.

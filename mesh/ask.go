@@ -92,6 +92,8 @@ func (m *Mesh) Ask(ctx context.Context, to id.Node, q Question) (Answer, error) 
 	}
 	defer func() { _ = c.Close() }()
 	_ = c.SetDeadline(time.Now().Add(askTimeout))
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	b, err := wire.Marshal(askV1, &q)
 	if err != nil {
 		return Answer{}, err
