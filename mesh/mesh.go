@@ -247,7 +247,8 @@ func (m *Mesh) Pull(ctx context.Context, r artifact.Ref, progress func(done, tot
 // Underway tells of all pulls, in no order.
 func (m *Mesh) Underway() []swarm.Progress { return m.swarm.Underway() }
 
-// dial opens a stream to n: to a leaf that is not attached here only for questions, through its attach point.
+// dial opens a stream to n: to a leaf that is not attached here only for questions, through its attach point. A session
+// that a leaf has here besides may be dead with nobody knowing: questions go where it says that it is.
 func (m *Mesh) dial(ctx context.Context, n id.Node, proto string) (net.Conn, error) {
 	ring, _ := m.inRing()
 	m.mu.Lock()
@@ -256,7 +257,7 @@ func (m *Mesh) dial(ctx context.Context, n id.Node, proto string) (net.Conn, err
 	switch {
 	case resting && proto == protoSwarm:
 		return nil, fmt.Errorf("dial node %s for %s: %w: this leaf rests until its next poll", n.Short(), proto, link.ErrUnreachable)
-	case !p.leaf || here:
+	case !p.leaf || here && (proto != protoAsk || !p.alive || p.at == m.self):
 		return m.link.Dial(ctx, n, proto)
 	case !p.alive:
 		return nil, fmt.Errorf("dial leaf %s for %s: %w: it is asleep", n.Short(), proto, link.ErrUnreachable)
