@@ -21,15 +21,16 @@ type fetch struct {
 	requests map[*ask]uint32 // their numbers in the sessions
 	lookAt   time.Time       // when to call holders again
 	began    time.Time
-	likely   []id.Node         // holders named first
-	durable  bitset            // of the content, what others may be told of
-	content  *manifest         // nil until what is fetched is the content
-	asked    map[*session]bool // wanted of this node what is on its way here
-	small    map[int][]byte    // copies of the chunks of the manifest, while that is fetched
+	likely   []id.Node                 // holders named first
+	durable  bitset                    // of the content, what others may be told of
+	content  *manifest                 // nil until what is fetched is the content
+	asked    map[*session]bool         // wanted of this node what is on its way here
+	keep     func(index int, b []byte) // copies a chunk of the manifest, while that is fetched
 
 	ready      []verified // to be written
 	readyBytes int64
-	writing    int64 // bytes being written; 0: none
+	held       map[*buffer]struct{} // that chunks which are ready or being written lie in
+	writing    int64                // bytes being written; 0: none
 	fresh      unsynced
 	committing bool
 	failed     error
@@ -38,7 +39,7 @@ type fetch struct {
 }
 
 func newFetch(seed uint64, self id.Node) fetch {
-	return fetch{plan: newPlan(seed, self), began: time.Now(), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}, asked: map[*session]bool{}}
+	return fetch{plan: newPlan(seed, self), began: time.Now(), peers: map[id.Node]*peer{}, requests: map[*ask]uint32{}, asked: map[*session]bool{}, held: map[*buffer]struct{}{}}
 }
 
 // run fetches the root block, the parts of the manifest, the content.
@@ -64,6 +65,9 @@ func (p *pull) run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("manifest: %w", err)
 	}
+	if store, ok := p.s.cfg.Chunks.(ManifestChunks); ok {
+		store.Known(p.ref.Root, root, entries)
+	}
 	m := newManifest(p.ref.Root, len(rootBlock), root, entries)
 	p.s.manifests.put(m)
 	return p.all(ctx, m)
@@ -80,6 +84,11 @@ func (p *pull) stop(err error) {
 	}
 	p.work.Wait()
 	p.salvage()
+	p.end()
+	for buf := range p.held {
+		buf.release()
+	}
+	p.held = nil
 }
 
 // forget cancels the requests under way.
@@ -105,8 +114,9 @@ func (p *pull) block(ctx context.Context) ([]byte, error) {
 	}
 	lack := newBitset(1)
 	lack.fill(1)
-	got, err := p.collect(ctx, []artifact.Chunk{{ID: p.ref.Root}}, lack)
-	return got[0], err
+	var block []byte
+	err := p.collect(ctx, []artifact.Chunk{{ID: p.ref.Root}}, lack, func(_ int, b []byte) { block = slices.Clone(b) })
+	return block, err
 }
 
 // parts returns the encoded entries of the manifest.
@@ -115,32 +125,34 @@ func (p *pull) parts(ctx context.Context, root artifact.Root) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	here := make([][]byte, len(root.Parts))
+	at := make([]int, len(root.Parts)+1) // where each begins in what is returned
+	for i, c := range root.Parts {
+		at[i+1] = at[i] + int(c.SizeBytes)
+	}
+	encoded := make([]byte, at[len(root.Parts)]) // at most artifact.MaxManifestBytes: DecodeRoot looked
+	put := func(i int, b []byte) { copy(encoded[at[i]:at[i+1]], b) }
+	var buf []byte
 	for i, c := range root.Parts {
 		if lack.has(i) {
 			continue
 		}
-		if here[i], err = p.s.cfg.Chunks.Read(c.ID, nil); err != nil || artifact.Sum(here[i]) != c.ID {
+		b, err := p.s.cfg.Chunks.Read(c.ID, buf[:0])
+		if err != nil || len(b) != int(c.SizeBytes) || artifact.Sum(b) != c.ID {
 			lack.set(i) // wrong on this disk: fetched again
+			continue
 		}
+		put(i, b)
+		buf = b
 	}
-	got, err := p.collect(ctx, root.Parts, lack)
-	if err != nil {
-		return nil, err
-	}
-	for i, b := range got {
-		here[i] = b
-	}
-	return slices.Concat(here...), nil
+	return encoded, p.collect(ctx, root.Parts, lack, put)
 }
 
-// collect fetches chunks of the manifest and returns them by index. They become durable with the
-// content, in the same batch where that is small.
-func (p *pull) collect(ctx context.Context, chunks []artifact.Chunk, lack bitset) (map[int][]byte, error) {
-	p.small = map[int][]byte{}
-	defer func() { p.small = nil }()
-	err := p.loop(ctx, chunks, lack, false, func() bool { return p.plan.missing == 0 })
-	return p.small, err
+// collect fetches chunks of the manifest and has each copied. They become durable with the content, in the same batch
+// where that is small.
+func (p *pull) collect(ctx context.Context, chunks []artifact.Chunk, lack bitset, keep func(index int, b []byte)) error {
+	p.keep = keep
+	defer func() { p.keep = nil }()
+	return p.loop(ctx, chunks, lack, false, func() bool { return p.plan.missing == 0 })
 }
 
 // all fetches the content, and looks in the end whether the store has it.
@@ -202,8 +214,8 @@ func (p *pull) loop(ctx context.Context, chunks []artifact.Chunk, lack bitset, t
 		events := p.inbox
 		p.inbox = nil
 		p.mu.Unlock()
-		for _, f := range events {
-			f()
+		for _, e := range events {
+			e.run()
 		}
 		p.flush()
 		if p.failed != nil {
@@ -278,7 +290,7 @@ func (p *pull) ask(a *ask) {
 		return // its source failed a moment ago
 	}
 	r := &request{root: p.ref.Root, force: a.force, done: func(ans answer) {
-		p.post(func() { p.answer(a, ans) })
+		p.bring(event{func() { p.answer(a, ans) }, ans.body})
 	}}
 	if a.share {
 		content := p.content

@@ -14,7 +14,7 @@ const (
 	batchTime = 50 * time.Millisecond // that what was written waits to become durable: lost to a crash
 	newsTime  = 30 * time.Millisecond // the same while others wait to hear of it
 	maxWrite  = 2 << 20               // bytes of one write: what verifying left in the processor's cache
-	maxHeld   = 12 << 20              // bytes asked, received and not yet written
+	maxHeld   = 8 << 20               // bytes asked, received and not yet written
 )
 
 // A verified chunk lies in a buffer that is released when all its chunks are durable.
@@ -116,10 +116,11 @@ func (p *pull) boasts(n id.Node, absent int) bool {
 // hold queues a verified chunk to be written.
 func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer) {
 	p.s.stats.pulled.Add(int64(len(b)))
-	if p.small != nil {
-		p.small[index] = slices.Clone(b)
+	if p.keep != nil {
+		p.keep(index, b)
 	}
 	buf.refs++
+	p.held[buf] = struct{}{}
 	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, index: index, content: p.content != nil})
 	p.readyBytes += int64(len(b))
 }
@@ -188,6 +189,7 @@ func (p *pull) wrote(written []verified, durable bool, err error) {
 	p.writing = 0
 	for _, v := range written {
 		if v.buf.refs--; v.buf.refs == 0 {
+			delete(p.held, v.buf)
 			v.buf.release()
 		}
 		p.fresh.bytes += int64(len(v.b))

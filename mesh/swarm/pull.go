@@ -35,7 +35,8 @@ type pull struct {
 
 	mu       sync.Mutex
 	waiters  []*waiter
-	inbox    []func() // what happened; run by the loop, in order
+	inbox    []event // what happened; run by the loop, in order
+	over     bool    // the loop looks at nothing more
 	progress progress
 	trouble  string // what last stood in the way
 
@@ -123,7 +124,9 @@ func (s *Swarm) attach(ctx context.Context, ref artifact.Ref, w *waiter) (*pull,
 	}
 	s.pulls[key] = p
 	s.wg.Go(func() {
+		s.buffers.pulling(1)
 		err := p.run(own)
+		s.buffers.pulling(-1)
 		s.mu.Lock()
 		if s.pulls[key] == p {
 			delete(s.pulls, key)
@@ -156,15 +159,40 @@ func (s *Swarm) detach(p *pull, w *waiter) {
 	}
 }
 
+// An event is something that happened, for the loop to run, and the buffer that it brings; nil for none.
+type event struct {
+	run  func()
+	body *buffer
+}
+
 // post has the loop run f soon. It never blocks. What is posted after the end of the pull is dropped.
-func (p *pull) post(f func()) {
+func (p *pull) post(f func()) { p.bring(event{run: f}) }
+
+// bring is post of an event.
+func (p *pull) bring(e event) {
 	p.mu.Lock()
-	p.inbox = append(p.inbox, f)
+	if p.over {
+		p.mu.Unlock()
+		e.body.release()
+		return
+	}
+	p.inbox = append(p.inbox, e)
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
+}
+
+// end drops what was not looked at, and all that comes later.
+func (p *pull) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	for _, e := range p.inbox {
+		e.body.release()
+	}
+	p.inbox = nil
 }
 
 // advance notes what is durable, and tells the waiters.

@@ -282,17 +282,17 @@ func (x *session) chosen(j job, m *manifest) (chunks []artifact.Chunk, err error
 		chunks = append(chunks, m.chunks[c])
 	}
 	for _, d := range j.ids {
-		i, ok := m.position(d)
+		c, at, ok := m.find(d)
 		if !ok {
 			x.s.stats.foreign.Add(1)
 			return nil, x.refuse(j.req, refusedAbsent, id.Node{})
 		}
-		if at := m.place[i]; at >= 0 && !j.force {
-			if other, ok := x.s.desks.elsewhere(x.peer, m, int(at), time.Now()); ok {
+		if at >= 0 && !j.force {
+			if other, ok := x.s.desks.elsewhere(x.peer, m, at, time.Now()); ok {
 				return nil, x.refuse(j.req, refusedElsewhere, other)
 			}
 		}
-		chunks = append(chunks, m.sorted[i])
+		chunks = append(chunks, c)
 	}
 	return chunks, nil
 }

@@ -316,6 +316,9 @@ func (x *session) handle(kind byte, body []byte, r io.Reader) error {
 func (x *session) onAnswer(req uint32, a answer) error {
 	x.mu.Lock()
 	r, ok := x.pending[req]
+	if r == nil {
+		defer a.body.release() // nobody waits for it any more
+	}
 	if !ok {
 		defer x.mu.Unlock()
 		if x.ended {

@@ -55,6 +55,13 @@ type BatchChunks interface {
 	Begin() artifact.Batch
 }
 
+// ManifestChunks is a Chunks that is told what a pull is about to bring, once that is verified and before the first
+// byte of content comes. It may keep the entries, and changes none.
+type ManifestChunks interface {
+	Chunks
+	Known(root artifact.Digest, head artifact.Root, entries []artifact.Entry)
+}
+
 // Config is what a Swarm is made of. All fields without "optional" are required.
 type Config struct {
 	// Self is never asked, even if it is among the holders. Optional.
@@ -166,8 +173,12 @@ func (s *Swarm) Has(root artifact.Digest) (bool, error) {
 	if err != nil {
 		return false, nil // no manifest that can be read: it is to be fetched
 	}
-	lack, err := s.cfg.Chunks.Missing(m.sorted)
-	return len(lack) == 0, err
+	for _, list := range [][]artifact.Chunk{m.others, m.chunks} {
+		if lack, err := missing(s.cfg.Chunks, list); err != nil || lack.count() > 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Kick makes all pulls call their holders functions soon: something about them may have changed.

@@ -234,6 +234,12 @@ func newWorld(t testing.TB) *world {
 func (w *world) end() {
 	w.stop()
 	w.wg.Wait()
+	for _, n := range w.nodes {
+		if b := &n.swarm.buffers; b.lentBytes != 0 || b.pulls != 0 || b.spareBytes > maxRest {
+			w.t.Errorf("%s: %d bytes of buffers were not given back, %d are spare, after all of %d pulls ended",
+				n.name.Short(), b.lentBytes, b.spareBytes, b.pulls)
+		}
+	}
 }
 
 func (w *world) node(i byte) *node {
