@@ -122,7 +122,7 @@ func (d door) artifact(o offered, names map[id.Node]string, placed map[id.Node]c
 	if !item.Local {
 		return item
 	}
-	if m, err := d.a.store.Manifest(o.ref.Root); err == nil {
+	if m, err := d.a.store.Head(o.ref.Root); err == nil {
 		for _, in := range m.Of {
 			item.Of = append(item.Of, control.Input{Name: in.Name, Version: fmt.Sprint(in.Version.Counter), Hash: in.Tree.String()})
 		}

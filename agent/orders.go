@@ -96,6 +96,7 @@ func (d door) Publish(ctx context.Context, name, version string, stream io.Reade
 	if err != nil {
 		return control.Artifact{}, err
 	}
+	draft.Close() // its memory is not needed while copies are waited for
 	item := d.artifact(of, d.names(), d.a.placedBy()[name])
 	tell := func(copies int) {
 		if progress != nil {

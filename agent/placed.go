@@ -132,7 +132,7 @@ func (s *supply) Fetch(ctx context.Context, p promise.Placement) error {
 	if err := s.pullAndPlace(ctx, of.ref, o); err != nil {
 		return err
 	}
-	m, err := s.a.store.Manifest(root)
+	m, err := s.a.store.Head(root)
 	if err != nil {
 		return err
 	}

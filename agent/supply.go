@@ -157,7 +157,7 @@ func (s *supply) Outdated(ctx context.Context, o promise.Offer) (bool, promise.A
 	if o.Version != "auto" && o.Version != newest.body.Semver {
 		return true, was, nil
 	}
-	m, err := s.a.store.Manifest(newest.ref.Root)
+	m, err := s.a.store.Head(newest.ref.Root)
 	if err != nil {
 		return true, was, nil // its bytes are gone here: publish them again
 	}

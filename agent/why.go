@@ -215,7 +215,7 @@ func (a *Agent) whyNode(n mesh.Node) []control.StoryItem {
 // whyFromManifest tells what the artifact itself carries of its cause, where its publisher is away.
 func (a *Agent) whyFromManifest(o offered, cause error) ([]mesh.Entry, error) {
 	text := "published by " + a.nameOf(o.ref.Version.By)
-	if m, err := a.store.Manifest(o.ref.Root); err == nil && m.Origin.Text != "" {
+	if m, err := a.store.Head(o.ref.Root); err == nil && m.Origin.Text != "" {
 		text += ": " + m.Origin.Text
 	}
 	if cause != nil {

@@ -84,6 +84,9 @@ func (s *Store) addEntries(w *writer, entries []artifact.Entry, o AddOptions) (a
 		along = o.Along()
 	}
 	err = w.commit(func(tx *bbolt.Tx) error { return putRoot(tx, ref.Root, rootHeld, w.generation) })
+	if err == nil {
+		s.noteComplete(ref.Root, w.losses)
+	}
 	return ref, errors.Join(err, along())
 }
 

@@ -17,17 +17,20 @@ import (
 // Missing returns those of chunks whose bytes are not held, in the same order.
 func (s *Store) Missing(chunks []artifact.Chunk) ([]artifact.Chunk, error) {
 	var missing []artifact.Chunk
-	err := s.view(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketChunks)
-		for _, c := range chunks {
-			if b.Get(c.ID[:]) == nil {
-				missing = append(missing, c)
+	for some := range slices.Chunk(chunks, unmapLooks) {
+		err := s.view(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucketChunks)
+			for _, c := range some {
+				if b.Get(c.ID[:]) == nil {
+					missing = append(missing, c)
+				}
 			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("look up %d chunks: %w", len(chunks), err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("look up %d chunks: %w", len(chunks), err)
+		s.lookedAt(len(some))
 	}
 	return missing, nil
 }

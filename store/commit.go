@@ -93,6 +93,7 @@ func (s *Store) leadCommit() error {
 	q.mu.Unlock()
 
 	errs := s.commitGroup(group)
+	s.lookedAt(looksOfCommit)
 
 	q.mu.Lock()
 	if len(q.waiting) > 0 {

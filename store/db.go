@@ -119,7 +119,9 @@ func guard(f func() error) (err error) {
 
 // view runs f in a read transaction. Bytes f is handed are valid only inside.
 func (s *Store) view(f func(tx *bbolt.Tx) error) error {
-	return s.healthy(guard(func() error { return s.db.View(f) }))
+	err := s.healthy(guard(func() error { return s.db.View(f) }))
+	s.lookedAt(1)
+	return err
 }
 
 // update runs f in a write transaction, durable when it returns nil.

@@ -60,7 +60,10 @@ func (s *Store) Draft(ctx context.Context, content func(put func(e artifact.Entr
 }
 
 // Close gives up what was not added. It may be called again.
-func (d *Draft) Close() { d.w.close() }
+func (d *Draft) Close() {
+	d.w.close()
+	d.entries = nil // a large file has many chunks, and who closes may live on for long
+}
 
 func draftLink(e artifact.Entry) (string, error) {
 	if isHidden(e.Link) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -52,7 +53,7 @@ func (s *Store) Has(root artifact.Digest) (bool, error) {
 			return false, err
 		}
 	}
-	chunks, err := s.Chunks(root)
+	lists, err := s.made(root)
 	if errors.Is(err, ErrMissing) {
 		return false, nil
 	}
@@ -61,29 +62,49 @@ func (s *Store) Has(root artifact.Digest) (bool, error) {
 	}
 	held := false
 	err = s.retryLost(func() error {
-		held, err = s.holdAll(root, chunks)
+		held, err = s.holdAll(root, lists)
 		return err
 	})
 	if err != nil {
 		return false, fmt.Errorf("record artifact %s as held: %w", root.Short(), err)
 	}
 	if !held {
-		return false, s.noteLack(root, chunks)
+		return false, s.noteLack(root, lists)
 	}
+	s.noteComplete(root, losses)
+	return true, nil
+}
+
+// noteComplete remembers that all of root was held when so many rows had been lost.
+func (s *Store) noteComplete(root artifact.Digest, losses uint64) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.complete[root] = losses
 	delete(s.lacking, root)
-	s.mu.Unlock()
-	return true, nil
+}
+
+// made lists all that root is made of, as Chunks does, but chunks that come again in it again, and without a copy.
+func (s *Store) made(root artifact.Digest) ([][]artifact.Chunk, error) {
+	r, entries, err := s.manifest(root)
+	if err != nil {
+		return nil, fmt.Errorf("chunks of %s: %w", root.Short(), err)
+	}
+	out := append(make([][]artifact.Chunk, 0, 2+len(entries)), []artifact.Chunk{{ID: root}}, r.Parts)
+	for _, e := range entries {
+		if len(e.Chunks) > 0 {
+			out = append(out, e.Chunks)
+		}
+	}
+	return out, nil
 }
 
 // maxLacking bounds the incomplete roots of which a missing chunk is remembered.
 const maxLacking = 1024
 
 // noteLack remembers a chunk of root that is missing: the last one, which comes late.
-func (s *Store) noteLack(root artifact.Digest, chunks []artifact.Chunk) error {
-	missing, err := s.Missing(chunks)
-	if err != nil || len(missing) == 0 {
+func (s *Store) noteLack(root artifact.Digest, lists [][]artifact.Chunk) error {
+	last, err := s.lastMissing(lists)
+	if err != nil || last == (artifact.Digest{}) {
 		return err
 	}
 	s.mu.Lock()
@@ -91,12 +112,30 @@ func (s *Store) noteLack(root artifact.Digest, chunks []artifact.Chunk) error {
 	if len(s.lacking) >= maxLacking {
 		clear(s.lacking)
 	}
-	s.lacking[root] = missing[len(missing)-1].ID
+	s.lacking[root] = last
 	return nil
 }
 
+// lastMissing returns the last chunk that is not held; zero if all are.
+func (s *Store) lastMissing(lists [][]artifact.Chunk) (last artifact.Digest, err error) {
+	for _, list := range slices.Backward(lists) {
+		for len(list) > 0 {
+			n := max(len(list)-unmapLooks, 0)
+			missing, err := s.Missing(list[n:])
+			if err != nil {
+				return last, err
+			}
+			if len(missing) > 0 {
+				return missing[len(missing)-1].ID, nil
+			}
+			list = list[:n]
+		}
+	}
+	return last, nil
+}
+
 // holdAll records root as held if all its chunks are. From the look on, Collect spares them.
-func (s *Store) holdAll(root artifact.Digest, chunks []artifact.Chunk) (bool, error) {
+func (s *Store) holdAll(root artifact.Digest, lists [][]artifact.Chunk) (bool, error) {
 	w := s.newWriter()
 	defer w.close()
 	state, err := s.rootState(root)
@@ -104,11 +143,13 @@ func (s *Store) holdAll(root artifact.Digest, chunks []artifact.Chunk) (bool, er
 		return false, err
 	}
 	if state == rootHeld { // its chunks are reached by Collect, whatever their age
-		missing, err := s.Missing(chunks)
-		return err == nil && len(missing) == 0, err
+		missing, err := s.lastMissing(lists)
+		return err == nil && missing == artifact.Digest{}, err
 	}
-	if all, err := w.holds(chunks); err != nil || !all {
-		return false, err
+	for _, chunks := range lists {
+		if all, err := w.holds(chunks); err != nil || !all {
+			return false, err
+		}
 	}
 	return true, w.commit(func(tx *bbolt.Tx) error { return putRoot(tx, root, rootHeld, w.generation) })
 }
@@ -124,6 +165,20 @@ func (s *Store) rootState(root artifact.Digest) (state byte, err error) {
 	return state, err
 }
 
+// Head returns what the root block of an artifact says: all of the manifest but its entries, which may be many. Its
+// errors are those of Manifest.
+func (s *Store) Head(root artifact.Digest) (artifact.Root, error) {
+	block, err := s.Read(root, nil)
+	var r artifact.Root
+	if err == nil {
+		r, err = artifact.DecodeRoot(block)
+	}
+	if err != nil {
+		return artifact.Root{}, fmt.Errorf("root block of %s: %w", root.Short(), err)
+	}
+	return r, nil
+}
+
 // Manifest returns the manifest of root. It wraps ErrMissing when a part of it is not held, and
 // artifact.ErrMalformed when what is held under that digest is no manifest.
 func (s *Store) Manifest(root artifact.Digest) (artifact.Manifest, error) {
@@ -135,6 +190,9 @@ func (s *Store) Manifest(root artifact.Digest) (artifact.Manifest, error) {
 }
 
 func (s *Store) manifest(root artifact.Digest) (artifact.Root, []artifact.Entry, error) {
+	if k := s.knownManifest(root); k != nil {
+		return k.head, k.entries, nil
+	}
 	block, err := s.Read(root, nil)
 	if err != nil {
 		return artifact.Root{}, nil, err
@@ -143,7 +201,12 @@ func (s *Store) manifest(root artifact.Digest) (artifact.Root, []artifact.Entry,
 	if err != nil {
 		return artifact.Root{}, nil, err
 	}
-	var parts, buf []byte
+	size := 0
+	for _, c := range r.Parts {
+		size += int(c.SizeBytes)
+	}
+	parts := make([]byte, 0, size) // at most artifact.MaxManifestBytes: DecodeRoot looked
+	var buf []byte
 	for _, c := range r.Parts {
 		if buf, err = s.Read(c.ID, buf); err != nil {
 			return r, nil, err

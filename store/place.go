@@ -113,7 +113,7 @@ func (s *Store) Place(ctx context.Context, root artifact.Digest, o PlaceOptions)
 }
 
 func (s *Store) place(ctx context.Context, root artifact.Digest, o PlaceOptions) error {
-	r, entries, err := s.manifestFor(root, o)
+	r, entries, err := s.manifest(root)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,12 +25,13 @@ type sibling struct {
 	tree *os.Root // nil = a single file
 	at   *descent // in tree
 
-	// Pieces are all chunks of all entries in order, repeated ones too.
-	first []int32 // of each entry its first piece, and at the end the number of pieces
-	off   []int64 // of each piece, in its file
-	order []int32 // the pieces by key, nil before the first take
-	keys  []uint64
-	here  []bool // pieces that are written; nil = none
+	// Pieces are all chunks of all entries in order, repeated ones too. A large file has many: what is kept of each
+	// is short.
+	first []int32  // of each entry its first piece, and at the end the number of pieces
+	marks []int64  // of each markStep-th piece, where it begins in its file
+	order []int32  // the pieces by key, nil before the first take
+	keys  []uint32 // of those
+	here  []bool   // pieces that are written; nil = none
 
 	stats []fileStat // of each entry of a tree, once it is whole; nil = too many
 }
@@ -113,8 +113,11 @@ func (b *sibling) isAt(in *os.Root) bool {
 	return err == nil && os.SameFile(there, own)
 }
 
-// keyOf is the part of a digest by which pieces are looked up.
-func keyOf(id artifact.Digest) uint64 { return binary.BigEndian.Uint64(id[1:]) }
+// keyOf is the part of a digest by which pieces are looked up; the whole one is compared then.
+func keyOf(id artifact.Digest) uint32 { return binary.BigEndian.Uint32(id[1:]) }
+
+// markStep is how many pieces are between two whose place in their file is kept.
+const markStep = 32
 
 // index lists the pieces.
 func (b *sibling) index() {
@@ -122,21 +125,26 @@ func (b *sibling) index() {
 	for _, e := range b.entries {
 		n += len(e.Chunks)
 	}
-	b.first, b.off, b.order = make([]int32, 0, len(b.entries)+1), make([]int64, 0, n), make([]int32, 0, n)
-	b.keys, b.here = make([]uint64, 0, n), make([]bool, n)
+	b.first, b.order = make([]int32, 0, len(b.entries)+1), make([]int32, n)
+	b.marks, b.here = make([]int64, 0, n/markStep+1), make([]bool, n)
+	keys := make([]uint64, 0, n) // key and piece
 	for _, e := range b.entries {
-		b.first = append(b.first, int32(len(b.off)))
+		b.first = append(b.first, int32(len(keys)))
 		off := int64(0)
 		for _, c := range e.Chunks {
-			b.order = append(b.order, int32(len(b.off)))
-			b.keys = append(b.keys, keyOf(c.ID))
-			b.off = append(b.off, off)
+			if len(keys)%markStep == 0 {
+				b.marks = append(b.marks, off)
+			}
+			keys = append(keys, uint64(keyOf(c.ID))<<32|uint64(len(keys)))
 			off += int64(c.SizeBytes)
 		}
 	}
 	b.first = append(b.first, int32(n))
-	slices.SortFunc(b.order, func(x, y int32) int { return cmp.Or(cmp.Compare(b.keys[x], b.keys[y]), cmp.Compare(x, y)) })
-	slices.Sort(b.keys)
+	slices.Sort(keys)
+	b.keys = make([]uint32, n)
+	for i, k := range keys {
+		b.keys[i], b.order[i] = uint32(k>>32), int32(uint32(k))
+	}
 }
 
 // entryOf returns which entry a piece belongs to.
@@ -148,6 +156,19 @@ func (b *sibling) entryOf(piece int32) int {
 func (b *sibling) piece(i int32) artifact.Chunk {
 	e := b.entryOf(i)
 	return b.entries[e].Chunks[i-b.first[e]]
+}
+
+// offset is where a piece begins in its file.
+func (b *sibling) offset(piece int32) int64 {
+	e := b.entryOf(piece)
+	chunks, at, off := b.entries[e].Chunks, int32(0), int64(0)
+	if mark := piece / markStep * markStep; mark > b.first[e] {
+		at, off = mark-b.first[e], b.marks[mark/markStep]
+	}
+	for _, c := range chunks[at : piece-b.first[e]] {
+		off += int64(c.SizeBytes)
+	}
+	return off
 }
 
 // take writes chunks, whose digests are believed, wherever they belong.
@@ -175,7 +196,7 @@ func (b *sibling) take(ids []artifact.Digest, chunks [][]byte) error {
 // write puts the bytes of a piece where they belong.
 func (b *sibling) write(piece int32, chunk []byte) error {
 	if b.file != nil {
-		_, err := b.file.WriteAt(chunk, b.off[piece])
+		_, err := b.file.WriteAt(chunk, b.offset(piece))
 		return err
 	}
 	entry := b.entryOf(piece)
@@ -188,7 +209,7 @@ func (b *sibling) write(piece int32, chunk []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(chunk, b.off[piece])
+	_, err = f.WriteAt(chunk, b.offset(piece))
 	if err == nil && len(e.Chunks) == 1 {
 		err = b.whole(f, entry)
 	}

@@ -2,9 +2,8 @@ package store
 
 import (
 	"errors"
-	"path/filepath"
-	"slices"
 	"sync"
+	"sync/atomic"
 
 	"meshd/store/artifact"
 )
@@ -16,19 +15,19 @@ type stage struct {
 	root artifact.Digest
 	sp   spot
 
+	known atomic.Pointer[known] // nil before the manifest is, or when what is staged is small
+
 	mu      sync.Mutex // guards what follows; taken after nothing, held while the disk works
 	ended   bool
-	head    *artifact.Root // nil = not here yet
-	parts   [][]byte       // of its manifest, nil = not here yet
-	sibling *sibling       // nil before the manifest is whole
+	sibling *sibling // nil before the manifest is known
 }
 
 // Below so many bytes nothing is gained: what was just written is read from memory.
 const minStaged = 1 << 20
 
-// Stage prepares for Place: from now on what peers send of root is also written beside the path, out of the memory it
-// came in, so that Place need not read it again. cancel, called after Place, removes what Place did not use. The path
-// itself is not touched, and no error is told: Place tells them all.
+// Stage prepares for Place: once its manifest is known (Known), what peers send of root is also written beside the
+// path, out of the memory it came in, so that Place need not read it again. cancel, called after Place, removes what
+// Place did not use. The path itself is not touched, and no error is told: Place tells them all.
 func (s *Store) Stage(root artifact.Digest, o PlaceOptions) (cancel func()) {
 	sp, err := spotOf(o, true)
 	if err != nil {
@@ -42,10 +41,8 @@ func (s *Store) Stage(root artifact.Digest, o PlaceOptions) (cancel func()) {
 	}
 	s.mu.Unlock()
 	if !busy {
-		if block, err := s.Read(root, nil); err == nil { // of a pull before this one
-			st.mu.Lock()
-			st.gather(root, block)
-			st.mu.Unlock()
+		if head, entries, err := s.manifest(root); err == nil { // of a pull before this one
+			st.begin(head, entries)
 		}
 	}
 	return func() {
@@ -53,6 +50,16 @@ func (s *Store) Stage(root artifact.Digest, o PlaceOptions) (cancel func()) {
 			s.unstage(st)
 		}
 		_ = sp.folder.Close() // a folder opened for its name
+	}
+}
+
+// Known is told what root is made of, before its content comes. The entries are kept while root is staged, and none
+// is changed: the caller may keep them too.
+func (s *Store) Known(root artifact.Digest, head artifact.Root, entries []artifact.Entry) {
+	for _, st := range s.stages() {
+		if st.root == root {
+			st.begin(head, entries)
+		}
 	}
 }
 
@@ -116,15 +123,12 @@ func (st *stage) end() {
 			st.s.log.Debug("what was prepared stays until the next is placed there", "path", st.sp.path, "err", err)
 		}
 	}
-	st.ended, st.sibling, st.head, st.parts = true, nil, nil, nil
+	st.ended, st.sibling = true, nil
 }
 
 func (st *stage) take(ids []artifact.Digest, chunks [][]byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for i := 0; i < len(ids) && st.sibling == nil && !st.ended; i++ {
-		st.gather(ids[i], chunks[i])
-	}
 	if st.sibling == nil {
 		return
 	}
@@ -134,39 +138,16 @@ func (st *stage) take(ids []artifact.Digest, chunks [][]byte) {
 	}
 }
 
-// gather looks whether a chunk is of the manifest, and begins when that is whole. mu is held.
-func (st *stage) gather(id artifact.Digest, b []byte) {
-	if id == st.root && st.head == nil {
-		head, err := artifact.DecodeRoot(b)
-		if err != nil || head.SizeBytes < minStaged {
-			st.end()
-			return
-		}
-		st.head, st.parts = &head, make([][]byte, len(head.Parts))
-		for i, c := range head.Parts {
-			if part, err := st.s.Read(c.ID, nil); err == nil {
-				st.parts[i] = part
-			}
-		}
-	} else if st.head == nil {
+// begin makes what is to be filled, unless that is not worth it.
+func (st *stage) begin(head artifact.Root, entries []artifact.Entry) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.ended || st.sibling != nil {
 		return
 	}
-	lacks := false
-	for i, c := range st.head.Parts {
-		if c.ID == id {
-			st.parts[i] = slices.Clone(b)
-		}
-		lacks = lacks || st.parts[i] == nil
-	}
-	if lacks {
-		return
-	}
-	entries, err := artifact.DecodeEntries(slices.Concat(st.parts...), *st.head)
-	st.parts = nil
-	if err == nil && !isFile(entries) && syncsEach(entries, st.head.SizeBytes) {
-		err = errors.New("a small tree is made at once")
-	}
-	if err == nil {
+	err := errors.New("what is small is read from memory")
+	if head.SizeBytes >= minStaged && (isFile(entries) || !syncsEach(entries, head.SizeBytes)) {
+		st.known.Store(&known{head, entries})
 		st.sibling, err = st.s.newSibling(st.sp.folder, hidden(st.sp.name, hiddenTemp), entries)
 	}
 	if err != nil {
@@ -219,17 +200,19 @@ func (s *Store) siblingFor(sp spot, root artifact.Digest, name string, entries [
 	return b, nil
 }
 
-// manifestFor is manifest, out of memory where root is staged for the place.
-func (s *Store) manifestFor(root artifact.Digest, o PlaceOptions) (artifact.Root, []artifact.Entry, error) {
-	s.mu.Lock()
-	st := s.staged[filepath.Join(o.Base, o.Path)]
-	s.mu.Unlock()
-	if st != nil && st.root == root {
-		st.mu.Lock()
-		defer st.mu.Unlock()
-		if st.sibling != nil {
-			return *st.head, st.sibling.entries, nil
+// A known manifest is one that came just now, and is decoded.
+type known struct {
+	head    artifact.Root
+	entries []artifact.Entry
+}
+
+// knownManifest returns the manifest of root if it is staged anywhere: a large one is not read again and again while
+// its bytes come; nil if not.
+func (s *Store) knownManifest(root artifact.Digest) *known {
+	for _, st := range s.stages() {
+		if k := st.known.Load(); k != nil && st.root == root {
+			return k
 		}
 	}
-	return s.manifest(root)
+	return nil
 }

@@ -19,6 +19,9 @@ func pull(t testing.TB, from, to *Store, root artifact.Digest, between func(n in
 	must(t, err)
 	missing, err := to.Missing(all)
 	must(t, err)
+	head, entries, err := from.manifest(root)
+	must(t, err)
+	to.Known(root, head, entries)
 	for n := 0; len(missing) > 0; n++ {
 		if between != nil {
 			between(n)

@@ -49,6 +49,7 @@ type Store struct {
 	commits  commits
 	broken   atomic.Pointer[error] // state.db failed in use: nothing is written any more
 	seen     seenFiles
+	looks    atomic.Int64 // at state.db since it was last given back
 
 	// generation is the number of calls of Collect, durable. New rows carry it: Collect spares the young.
 	generation atomic.Uint32
@@ -94,6 +95,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %q: %w", dir, err), db.Close())
 	}
+	s.unmapDB() // all of it was read
 	return s, nil
 }
 

@@ -66,6 +66,12 @@ func uncache(f *os.File, from, to int64) {
 	_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
 }
 
+// unmap has the system take the pages of a mapped file out of the memory of this process. They stay in the system's
+// memory, and come back when they are looked at. It is advice: an error changes nothing.
+func unmap(at uintptr, size int64) {
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, at, uintptr(size), unix.MADV_DONTNEED)
+}
+
 // syncFolder makes the names in an open folder durable.
 func syncFolder(f *os.File) error { return f.Sync() }
 

@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	bufBytes    = 64 << 10 // what the copies of few chunks take
 	flushBytes  = 1 << 20  // chunks are looked up and appended to a pack in runs of this size
 	commitBytes = 64 << 20 // at most this much is written between two transactions,
 	commitRows  = 8192     // and about this many rows at most go into one
@@ -22,6 +23,7 @@ const (
 type writer struct {
 	s          *Store
 	generation uint32 // when it began
+	losses     uint64 // the same
 	pulled     bool   // its chunks come from peers
 	loose      bool   // a chunk that was found and then lost is no error
 
@@ -51,7 +53,7 @@ type newRow struct {
 }
 
 func (s *Store) newWriter() *writer {
-	w := &writer{s: s, taken: map[artifact.Digest]struct{}{}}
+	w := &writer{s: s, losses: s.losses.Load(), taken: map[artifact.Digest]struct{}{}}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w.generation = s.generation.Load()
@@ -75,8 +77,15 @@ func (w *writer) add(id artifact.Digest, b []byte) error {
 	if _, ok := w.taken[id]; ok {
 		return nil
 	}
+	if cap(w.buf)-len(w.buf) < len(b) { // pieces of before keep the memory that this leaves
+		n := bufBytes
+		if cap(w.buf) > 0 || len(b) > n {
+			n = flushBytes + artifact.MaxChunk // no run is longer
+		}
+		w.buf = make([]byte, 0, n)
+	}
 	from := len(w.buf)
-	w.buf = append(w.buf, b...) // pieces of before keep the memory that this may leave
+	w.buf = append(w.buf, b...)
 	return w.lend(id, w.buf[from:])
 }
 
@@ -103,29 +112,33 @@ func (w *writer) lend(id artifact.Digest, b []byte) error {
 // holds reports whether all chunks are held, and if so has them spared by Collect like written ones.
 func (w *writer) holds(chunks []artifact.Chunk) (all bool, err error) {
 	var touch []newRow
-	err = w.s.view(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketChunks)
-		for _, c := range chunks {
-			if _, ok := w.taken[c.ID]; ok {
-				continue
+	for some := range slices.Chunk(chunks, unmapLooks) {
+		all = false
+		err = w.s.view(func(tx *bbolt.Tx) error {
+			b := tx.Bucket(bucketChunks)
+			for _, c := range some {
+				if _, ok := w.taken[c.ID]; ok {
+					continue
+				}
+				v := b.Get(c.ID[:])
+				if v == nil {
+					return nil
+				}
+				r, err := decodeRow(v)
+				if err != nil {
+					return err
+				}
+				if r.generation < w.generation {
+					touch = append(touch, newRow{id: c.ID, touch: true})
+				}
 			}
-			v := b.Get(c.ID[:])
-			if v == nil {
-				return nil
-			}
-			r, err := decodeRow(v)
-			if err != nil {
-				return err
-			}
-			if r.generation < w.generation {
-				touch = append(touch, newRow{id: c.ID, touch: true})
-			}
+			all = true
+			return nil
+		})
+		w.s.lookedAt(len(some))
+		if err != nil || !all {
+			return false, err
 		}
-		all = true
-		return nil
-	})
-	if err != nil || !all {
-		return false, err
 	}
 	w.rows = append(w.rows, touch...)
 	if len(w.rows) < commitRows {
@@ -159,6 +172,7 @@ func (w *writer) flush() error {
 	if err != nil {
 		return err
 	}
+	w.s.lookedAt(len(w.run))
 	first, kept := len(w.rows), 0
 	inline := maxInline
 	if w.runBytes > maxInlineRun || w.bytes > 0 {

@@ -24,6 +24,15 @@ const (
 	leastInput = 2 + 1 + 1 + 16 + len(Digest{})
 )
 
+// sizeOfEntries is about what their encoding takes, and seldom less (bytes).
+func sizeOfEntries(entries []Entry) int {
+	n := 1
+	for _, e := range entries {
+		n += len(e.Name) + len(e.Link) + 8 + len(e.Chunks)*(len(Digest{})+3)
+	}
+	return min(n, MaxManifestBytes)
+}
+
 func appendEntries(b []byte, entries []Entry) []byte {
 	b = append(b, codecVersion)
 	for _, e := range entries {
@@ -113,7 +122,7 @@ func DecodeRoot(b []byte) (Root, error) {
 
 // DecodeEntries reads the joined parts of want, which must be exactly what its Tree and SizeBytes say.
 // It refuses, wrapping ErrMalformed, names that leave the tree and all else that Encode could not have
-// made. The entries share one copy of parts.
+// made. The entries keep no part of parts.
 func DecodeEntries(parts []byte, want Root) ([]Entry, error) {
 	if len(parts) > MaxManifestBytes {
 		return nil, malformed("entries of %d bytes, at most %d are allowed", len(parts), MaxManifestBytes)
@@ -126,8 +135,10 @@ func DecodeEntries(parts []byte, want Root) ([]Entry, error) {
 		return nil, err
 	}
 	entries, slab := make([]Entry, nEntries), make([]Chunk, 0, nChunks)
-	text := string(parts)
-	d := decoder{rest: parts, whole: text}
+	d := decoder{rest: parts}
+	if nChunks < manyChunks*nEntries {
+		d.whole = string(parts)
+	}
 	d.version()
 	for i := range entries {
 		e := &entries[i]
@@ -158,6 +169,9 @@ func DecodeEntries(parts []byte, want Root) ([]Entry, error) {
 	}
 	return entries, nil
 }
+
+// manyChunks of an entry, on the mean, are so much more than its name that names are copied one by one.
+const manyChunks = 16
 
 // countEntries walks encoded entries without keeping any, so that DecodeEntries allocates once, and only
 // for what is there. After it, reading the same bytes again cannot run short.

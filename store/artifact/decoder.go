@@ -5,7 +5,7 @@ import "encoding/binary"
 // decoder reads the encoding of codec.go. After the first error it yields zero values, and finish tells it.
 type decoder struct {
 	rest  []byte
-	whole string // what rest is the tail of, to take text from without copying; may be empty
+	whole string // what rest is the tail of, to take text from without copying; empty: copied
 	err   error
 }
 

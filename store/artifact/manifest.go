@@ -93,7 +93,7 @@ func (m Manifest) Encode() (root []byte, parts [][]byte, ref Ref, err error) {
 	if err != nil {
 		return nil, nil, Ref{}, err
 	}
-	encoded := appendEntries(nil, entries)
+	encoded := appendEntries(make([]byte, 0, sizeOfEntries(entries)), entries)
 	if len(encoded) > MaxManifestBytes {
 		return nil, nil, Ref{}, fmt.Errorf("manifest of %d entries: %d bytes, at most %d are allowed: publish it as several artifacts",
 			len(entries), len(encoded), MaxManifestBytes)
