@@ -227,3 +227,25 @@ func TestWhatAnAbsentNodeWantsIsNotCollected(t *testing.T) {
 		}
 	})
 }
+
+// Who was away says when by a clock that was half a year ahead: it is absent since it went, by everybody's own clock.
+func TestAClockThatWasAheadDoesNotHideSinceWhenItsNodeIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 33)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", couriersScore))
+		f.setUp = func(c *Config) { c.Wall = func() time.Time { return time.Now().AddDate(0, 6, 0) } }
+		late := f.join("late", 2, map[string]string{"late": "yes"})
+		f.setUp = nil
+		f.waitScore(late)
+		f.until("late's status is heard", time.Minute, func() (bool, string) { return f.member(host, "late").Score == "1.0.0", "not heard" })
+		f.halt(late, false)
+		gone := time.Now()
+		time.Sleep(time.Hour)
+		got := f.member(host, "late")
+		if off := got.AbsentSince.Sub(gone).Abs(); off > time.Minute || !got.LastSeen.Equal(got.AbsentSince) {
+			t.Errorf("it went at %v and is absent since %v, last seen %v", gone, got.AbsentSince, got.LastSeen)
+		}
+	})
+}

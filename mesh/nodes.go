@@ -50,7 +50,7 @@ func (m *Mesh) Nodes() []Node {
 	for _, member := range m.ring.Members() {
 		ringOf[member.ID] = member
 	}
-	alive := m.Alive()
+	alive, now := m.Alive(), m.cfg.Wall()
 	reached, _ := m.inRing()
 	present := func(n id.Node) presence {
 		m.mu.Lock()
@@ -73,23 +73,23 @@ func (m *Mesh) Nodes() []Node {
 			LastSeen: seen[n], Forked: m.catalog.Forked(n) || n == m.self && m.catalog.Cloned(),
 		}
 		if s, ok := status[n]; ok {
-			node.declare(s)
+			node.declare(s, now)
 		}
 		node.Tags = merged(node.Tags, cert.Tags)
 		if member, ok := ringOf[n]; ok {
 			node.Status, node.RTT = string(member.Status), member.RTT
 		}
 		if node.Self {
-			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.Advertised(), m.cfg.Wall()
+			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.Advertised(), now
 		}
 		if _, inRing := ringOf[n]; !inRing && alive[n] {
 			node.Status = string(ring.Alive) // in session, and about to be in the ring
 		}
-		node.lodged(present(n))
+		node.lodged(present(n), now)
 		node.Alive = node.Status == string(ring.Alive)
 		node.Live = node.Live || node.Alive
 		if node.Alive {
-			node.LastSeen = m.cfg.Wall()
+			node.LastSeen = now
 		}
 		if node.Name == "" {
 			node.Name = n.Short()
@@ -115,12 +115,12 @@ func (m *Mesh) Nodes() []Node {
 const statusAsleep = "asleep"
 
 // lodged tells of a node that is a leaf how it stands.
-func (n *Node) lodged(p presence) {
+func (n *Node) lodged(p presence, now time.Time) {
 	if !p.leaf {
 		return
 	}
 	n.Leaf, n.Live, n.At, n.Addrs = true, p.live, p.at, nil
-	n.LastSeen = later(n.LastSeen, p.said)
+	n.saidAt(p.said, now)
 	switch {
 	case n.Self:
 	case p.alive:
@@ -131,7 +131,7 @@ func (n *Node) lodged(p presence) {
 }
 
 // declare takes what the node says of itself. A name that the certificate binds stands.
-func (n *Node) declare(r catalog.Record) {
+func (n *Node) declare(r catalog.Record, now time.Time) {
 	s, err := catalog.DecodeStatus(r.Body)
 	if err != nil {
 		return // verified when it was stored; a newer format says what this version can't read
@@ -142,7 +142,15 @@ func (n *Node) declare(r catalog.Record) {
 	n.Tags, n.Roles, n.Facts, n.Addrs = s.Tags, s.Roles, s.Facts, s.Addrs
 	n.Counts = [5]int{s.Kept, s.Repaired, s.Failed, s.Waiting, s.Drifted}
 	n.Score, n.Version, n.Platform = s.Score, s.Version, s.Platform
-	n.LastSeen = later(n.LastSeen, r.At)
+	n.saidAt(r.At, now)
+}
+
+// saidAt takes when the node was there from what was signed then, by the clock of whoever signed it. A clock that
+// was ahead of ours is believed only where nothing else is known: else who is away would be seen for years.
+func (n *Node) saidAt(at, now time.Time) {
+	if n.LastSeen.IsZero() || !at.After(now) {
+		n.LastSeen = later(n.LastSeen, at)
+	}
 }
 
 func later(a, b time.Time) time.Time {
