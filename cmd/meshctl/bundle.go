@@ -122,6 +122,10 @@ A terminal shows how far it has come; with -o ndjson lines of type "progress" go
 		if err != nil {
 			return err
 		}
+		if taken.RecordsLeft > 0 {
+			a.note("%s left out: this mesh's charter does not back the certificates of their origins, or the file lacks them",
+				count(int(taken.RecordsLeft), "record"))
+		}
 		return a.showBundle(taken)
 	})
 	return cmd

@@ -397,5 +397,9 @@ func (f *fake) ImportBundle(_ context.Context, in io.Reader, size int64, progres
 	if !strings.HasPrefix(string(b), "bundle") {
 		return control.Bundle{}, control.Errorf(control.Failed, "import: byte 0: bundle refused: format 104, this meshd reads 1: it is no bundle, or one of a newer meshd; nothing was taken in")
 	}
-	return control.Bundle{Mesh: "feed", Records: 7, RecordsNew: 2, Artifacts: []string{"package@3", "score@1.0.0"}, ArtifactsNew: []string{"package@3"}, Chunks: 9, SizeBytes: int64(len(b))}, nil
+	item := control.Bundle{Mesh: "feed", Records: 7, RecordsNew: 2, Artifacts: []string{"package@3", "score@1.0.0"}, ArtifactsNew: []string{"package@3"}, Chunks: 9, SizeBytes: int64(len(b))}
+	if strings.HasSuffix(string(b), "strangers\n") {
+		item.RecordsLeft = 3
+	}
+	return item, nil
 }
