@@ -118,12 +118,20 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The store is locked, so whatever wrote there was killed.
+	if err := os.RemoveAll(tmpDir(cfg.Node)); err != nil {
+		cfg.Log.Warn("what an earlier run left half done can't be removed", "error", err)
+	}
 	a := &Agent{cfg: cfg, store: st, tally: newTally(), started: time.Now(), stopping: make(chan struct{}), ready: make(chan struct{}), copyKick: make(chan struct{}, 1), statusKick: make(chan struct{}, 1)}
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
 	return a, nil
 }
+
+// tmpDir is where imports, and what is taken in or handed out over the door, lie until they are done. Nothing in it
+// outlives the run that made it.
+func tmpDir(n *Node) string { return filepath.Join(n.Dir, "tmp") }
 
 func (a *Agent) open() error {
 	cfg := a.cfg

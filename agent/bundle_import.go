@@ -90,7 +90,7 @@ type intake struct {
 var _ bundle.Intake = (*intake)(nil)
 
 func (a *Agent) newIntake(ctx context.Context) (*intake, error) {
-	tmp := filepath.Join(a.cfg.Node.Dir, "tmp")
+	tmp := tmpDir(a.cfg.Node)
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return nil, err
 	}

@@ -131,6 +131,31 @@ func TestABundleBringsScoreAndArtifactsToAnAirGappedNode(t *testing.T) {
 	})
 }
 
+// A node that was killed in the middle of an import, or of whatever else lay in its folder for that, has nothing of it
+// left when it runs again.
+func TestWhatAKilledNodeLeftHalfDoneIsGoneAtItsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 24)
+		defer f.end()
+		host := f.found("host", nil)
+		in, err := host.agent.newIntake(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := in.stage.Close(); err != nil { // and no more: that is what kill -9 leaves
+			t.Fatal(err)
+		}
+		f.halt(host, true)
+		if _, err := os.Stat(in.dir); err != nil {
+			t.Fatalf("there is nothing to remove: %v", err)
+		}
+		f.start(host)
+		if _, err := os.Stat(in.dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the killed import is still there: %v", err)
+		}
+	})
+}
+
 // reworked writes the records of a bundle anew, as change makes them, with an end that agrees.
 func reworked(t *testing.T, b []byte, head bundle.Head, change func(pages [][][]byte) [][][]byte) []byte {
 	t.Helper()

@@ -28,7 +28,7 @@ import (
 
 // stage unpacks what an operator sends into a folder of this node's own, and removes it afterwards.
 func (d door) stage(stream io.Reader, then func(path string) error) error {
-	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
+	tmp := tmpDir(d.a.cfg.Node)
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (d door) Get(ctx context.Context, ref string, w io.Writer, progress func(co
 		return err
 	}
 	report(best.ref.SizeBytes, best.ref.SizeBytes) // nothing was pulled where all of it is here
-	tmp := filepath.Join(d.a.cfg.Node.Dir, "tmp")
+	tmp := tmpDir(d.a.cfg.Node)
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		return err
 	}
