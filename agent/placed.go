@@ -91,6 +91,10 @@ func (s *supply) pullAndPlace(ctx context.Context, ref artifact.Ref, o store.Pla
 			o.Adopt = true
 			err = s.a.store.Place(ctx, ref.Root, o)
 		}
+		if err == nil {
+			_, err = s.a.store.Has(ref.Root) // recorded while the manifest, which may be large, is still in memory
+			return err
+		}
 		if !errors.Is(err, store.ErrMissing) {
 			return err
 		}

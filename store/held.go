@@ -40,14 +40,13 @@ func putRoot(tx *bbolt.Tx, root artifact.Digest, state byte, generation uint32) 
 // Has reports whether all bytes of root are held: its root block, its parts, its data. The first time it
 // is true it is recorded, durably, so that Roots lists it and Collect asks about it.
 func (s *Store) Has(root artifact.Digest) (bool, error) {
-	losses := s.losses.Load()
-	s.mu.Lock()
-	at, known := s.complete[root]
-	lacks, incomplete := s.lacking[root]
-	s.mu.Unlock()
-	if known && at == losses {
+	if s.isComplete(root) {
 		return true, nil
 	}
+	losses := s.losses.Load()
+	s.mu.Lock()
+	lacks, incomplete := s.lacking[root]
+	s.mu.Unlock()
 	if incomplete { // asked again and again while it comes: one look-up, not one for each chunk
 		if missing, err := s.Missing([]artifact.Chunk{{ID: lacks}}); err != nil || len(missing) > 0 {
 			return false, err
@@ -73,6 +72,15 @@ func (s *Store) Has(root artifact.Digest) (bool, error) {
 	}
 	s.noteComplete(root, losses)
 	return true, nil
+}
+
+// isComplete reports whether all of root was held, and nothing was lost since.
+func (s *Store) isComplete(root artifact.Digest) bool {
+	losses := s.losses.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, known := s.complete[root]
+	return known && at == losses
 }
 
 // noteComplete remembers that all of root was held when so many rows had been lost.

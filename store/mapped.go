@@ -7,7 +7,7 @@ import "go.etcd.io/bbolt"
 // keeps it for as long as it has room, and to look at it again costs a microsecond.
 const (
 	unmapBytes    = 4 << 20
-	unmapLooks    = 128 // looks for one row, between two times
+	unmapLooks    = 64 // looks for one row, between two times
 	looksOfCommit = 16  // what a transaction counts for: more often nothing but a few rows were looked at
 )
 

@@ -244,7 +244,7 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 	}
 	if info, err := sp.folder.Lstat(sp.name); err == nil {
 		if st, ok := statOf(info); ok {
-			s.seen.put(sp.path, st, e.Chunks)
+			s.seen.keep(sp.path, seenFile{stat: st, chunks: e.Chunks, root: root, mode: e.Mode})
 		}
 	}
 	if tree == "" {

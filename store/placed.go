@@ -18,6 +18,9 @@ import (
 // A file whose inode, size, mtime and ctime are as when it was last read or placed is trusted, any other
 // is read. The manifest must be held, else the error wraps ErrMissing.
 func (s *Store) Placed(ctx context.Context, root artifact.Digest, o PlaceOptions) (ok bool, why string, err error) {
+	if s.isUntouched(root, o) {
+		return true, "", nil
+	}
 	_, entries, err := s.manifest(root)
 	if err == nil {
 		err = checkMode(o, entries)
@@ -29,6 +32,29 @@ func (s *Store) Placed(ctx context.Context, root artifact.Digest, o PlaceOptions
 		return false, "", fmt.Errorf("check %s at %q: %w", root.Short(), filepath.Join(o.Base, o.Path), err)
 	}
 	return why == "", why, nil
+}
+
+// isUntouched reports whether all of root is held and the file at the path, of which it says all, is as Place left it:
+// then its manifest, which may be large, is not read. It is false when in doubt.
+func (s *Store) isUntouched(root artifact.Digest, o PlaceOptions) bool {
+	if !s.isComplete(root) {
+		return false
+	}
+	sp, err := spotOf(o, false)
+	if err != nil {
+		return false
+	}
+	defer sp.folder.Close()
+	info, err := sp.folder.Lstat(sp.name)
+	if err != nil {
+		return false
+	}
+	st, known := statOf(info)
+	mode, same := s.seen.isPlaced(sp.path, st, root)
+	if o.Mode != 0 {
+		mode = uint32(o.Mode)
+	}
+	return known && same && info.Mode() == os.FileMode(mode)
 }
 
 func (s *Store) compareAt(ctx context.Context, root artifact.Digest, entries []artifact.Entry, o PlaceOptions) (why string, err error) {
@@ -125,8 +151,7 @@ func (s *Store) compareItem(ctx context.Context, dir *os.Root, where string, it 
 		return "", nil
 	}
 	if it.known {
-		chunks, ok := s.seen.chunksOf(where, it.stat)
-		if ok && sameChunks(chunks, e.Chunks) {
+		if s.seen.holds(where, it.stat, e.Chunks) {
 			return "", nil
 		}
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -214,7 +215,8 @@ func shortLink(name, target string) (string, error) {
 	return short, artifact.CheckLink(name, short)
 }
 
-// maxSeenChunks bounds what seenFiles remembers: about 8 MiB with the paths of small files.
+// maxSeenChunks bounds what seenFiles remembers: about 8 MiB with the paths of small files. Of a file with as many chunks
+// their sum is kept.
 const maxSeenChunks = 1 << 16
 
 // seenFiles remembers the content of files by path and stat, so that unchanged files are not read
@@ -227,7 +229,21 @@ type seenFiles struct {
 
 type seenFile struct {
 	stat   fileStat
-	chunks []artifact.Chunk // shared, never changed
+	chunks []artifact.Chunk // shared, never changed; nil = too many
+	sum    artifact.Digest  // of the ids of too many chunks
+	root   artifact.Digest  // that was placed there; zero = not known
+	mode   uint32           // that it gives the file
+}
+
+// sumOf stands for chunks that are too many to be kept.
+func sumOf(chunks []artifact.Chunk) artifact.Digest {
+	h := sha256.New()
+	for _, c := range chunks {
+		h.Write(c.ID[:])
+	}
+	out := artifact.Digest{artifact.SHA256}
+	copy(out[1:], h.Sum(nil))
+	return out
 }
 
 // chunksOf returns the content of the file if it has not changed since it was put.
@@ -235,19 +251,46 @@ func (s *seenFiles) chunksOf(file string, stat fileStat) ([]artifact.Chunk, bool
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f, ok := s.files[file]
-	return f.chunks, ok && f.stat == stat
+	return f.chunks, ok && f.stat == stat && f.sum == artifact.Digest{}
+}
+
+// holds reports whether the file has not changed since it was put with the same content.
+func (s *seenFiles) holds(file string, stat fileStat, chunks []artifact.Chunk) bool {
+	s.mu.Lock()
+	f, ok := s.files[file]
+	s.mu.Unlock()
+	if !ok || f.stat != stat {
+		return false
+	}
+	if f.sum != (artifact.Digest{}) {
+		return f.sum == sumOf(chunks)
+	}
+	return sameChunks(f.chunks, chunks)
+}
+
+// isPlaced reports whether the file has not changed since root was placed there, and the mode that root gives it.
+func (s *seenFiles) isPlaced(file string, stat fileStat, root artifact.Digest) (mode uint32, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, ok := s.files[file]
+	return f.mode, ok && f.stat == stat && f.root == root
 }
 
 func (s *seenFiles) put(file string, stat fileStat, chunks []artifact.Chunk) {
+	s.keep(file, seenFile{stat: stat, chunks: chunks})
+}
+
+func (s *seenFiles) keep(file string, f seenFile) {
+	if len(f.chunks) >= maxSeenChunks {
+		f.sum, f.chunks = sumOf(f.chunks), nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.chunks += len(chunks) + 1 - min(len(s.files[file].chunks)+1, s.chunks)
+	s.chunks += len(f.chunks) + 1 - min(len(s.files[file].chunks)+1, s.chunks)
 	if s.files == nil || s.chunks > maxSeenChunks {
-		s.files, s.chunks = map[string]seenFile{}, len(chunks)+1
+		s.files, s.chunks = map[string]seenFile{}, len(f.chunks)+1
 	}
-	if len(chunks) < maxSeenChunks {
-		s.files[file] = seenFile{stat: stat, chunks: chunks}
-	}
+	s.files[file] = f
 }
 
 func (s *seenFiles) drop(file string) {

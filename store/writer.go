@@ -14,7 +14,7 @@ import (
 const (
 	bufBytes    = 64 << 10 // what the copies of few chunks take
 	flushBytes  = 1 << 20  // chunks are looked up and appended to a pack in runs of this size
-	commitBytes = 64 << 20 // at most this much is written between two transactions,
+	commitBytes = 16 << 20 // at most this much is written between two transactions,
 	commitRows  = 8192     // and about this many rows at most go into one
 )
 
@@ -255,6 +255,7 @@ func (w *writer) commit(extra func(tx *bbolt.Tx) error) error {
 	if err != nil {
 		return err
 	}
+	w.s.lookedAt(len(w.rows))
 	for _, sp := range w.spans {
 		if w.pulled {
 			w.s.packs.cool(sp)
