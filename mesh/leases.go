@@ -13,6 +13,7 @@ import (
 const (
 	leaseLasts = 10 * time.Minute // how long a leaf counts as live after its attach point lost it
 	leaseSlack = time.Hour        // by which wall clocks may differ, where one has to be trusted at all
+	ringProves = time.Minute      // after which whoever is alive in the ring is no leaf: sooner its lease may be the newer news
 
 	// MaxLeafPoll is the longest that a leaf may rest between polls: its lease must last.
 	MaxLeafPoll = 24 * time.Hour
@@ -183,6 +184,9 @@ func (m *Mesh) presenceLocked(n id.Node, ring map[id.Node]bool) presence {
 	}
 	l := m.leases[n]
 	if l == nil || ring[n] {
+		if l != nil && time.Since(l.heard) > ringProves { // its attach point was not there to say so
+			l.state = catalog.LeaseInRing
+		}
 		return presence{}
 	}
 	now := time.Now()
