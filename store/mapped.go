@@ -8,7 +8,7 @@ import "go.etcd.io/bbolt"
 const (
 	unmapBytes    = 4 << 20
 	unmapLooks    = 64 // looks for one row, between two times
-	looksOfCommit = 16  // what a transaction counts for: more often nothing but a few rows were looked at
+	looksOfCommit = 16 // what a transaction counts for: more often nothing but a few rows were looked at
 )
 
 // lookedAt counts looks at state.db, when no transaction of the caller runs.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"meshd/store/artifact"
 )
@@ -21,9 +22,11 @@ type sibling struct {
 	name    string   // its own
 	entries []artifact.Entry
 
-	file *os.File // of a single file, open
-	tree *os.Root // nil = a single file
-	at   *descent // in tree
+	file   *os.File // of a single file, open
+	tree   *os.Root // nil = a single file
+	at     *descent // in tree
+	before *os.Root // the tree of the version in place; nil = none, or the file system shares no blocks
+	shared bool     // file shares blocks with the version in place
 
 	// Pieces are all chunks of all entries in order, repeated ones too. A large file has many: what is kept of each
 	// is short.
@@ -36,20 +39,42 @@ type sibling struct {
 	stats []fileStat // of each entry of a tree, once it is whole; nil = too many
 }
 
-// newSibling makes an empty file, or the folders of a tree.
-func (s *Store) newSibling(in *os.Root, name string, entries []artifact.Entry) (*sibling, error) {
+// newSibling makes a file, or the folders of a tree, to lie at a spot in the end.
+func (s *Store) newSibling(sp spot, name string, entries []artifact.Entry) (*sibling, error) {
+	in := sp.folder
 	b := &sibling{s: s, in: in, name: name, entries: entries}
 	err := removeTree(in, name)
 	if err == nil && isFile(entries) {
 		b.file, err = in.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		b.shared = err == nil && entries[0].SizeBytes >= minShared && share(b.file, in, sp.name)
 	} else if err == nil {
 		err = b.folders()
+	}
+	if target := sp.target(); err == nil && b.tree != nil && target != "" {
+		if before, err := in.OpenRoot(target); err == nil {
+			b.before = before
+		}
 	}
 	if err != nil {
 		b.close()
 		return nil, errors.Join(err, ignoreMissing(removeTree(in, name)))
 	}
 	return b, nil
+}
+
+// minShared is the size below which a file is rather written than made to share blocks.
+const minShared = 64 << 10
+
+// share makes an empty file one that shares the blocks of what bears a name in a folder, where there is such a file
+// and the file system can. Nobody believes what it holds then: fill looks.
+func share(f *os.File, in *os.Root, name string) bool {
+	old, err := in.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer old.Close()
+	info, err := old.Stat()
+	return err == nil && info.Mode().IsRegular() && info.Size() >= minShared && clone(f, old)
 }
 
 func (b *sibling) folders() (err error) {
@@ -86,10 +111,13 @@ func (b *sibling) close() {
 	if b.tree != nil {
 		_ = b.tree.Close() // a folder opened for its name
 	}
+	if b.before != nil {
+		_ = b.before.Close() // a folder opened for its name
+	}
 	if b.file != nil {
 		_ = b.file.Close() // synced, or given up
 	}
-	b.at, b.tree, b.file = nil, nil, nil
+	b.at, b.tree, b.before, b.file = nil, nil, nil, nil
 }
 
 // discard closes and removes it.
@@ -246,7 +274,7 @@ func (b *sibling) soon() {
 
 // finishFile writes what is missing of a single file and makes it durable.
 func (b *sibling) finishFile(ctx context.Context, mode os.FileMode) error {
-	if err := b.fill(ctx, b.file, 0); err != nil {
+	if err := b.fill(ctx, b.file, 0, b.shared); err != nil {
 		return err
 	}
 	if err := b.file.Chmod(mode); err != nil {
@@ -299,7 +327,7 @@ func (b *sibling) finishTree(ctx context.Context, each bool) error {
 
 // finishOne writes what is missing of one file of a tree.
 func (b *sibling) finishOne(ctx context.Context, in *os.Root, name string, entry int, durable bool) error {
-	flag := os.O_WRONLY | os.O_CREATE
+	flag := os.O_RDWR | os.O_CREATE
 	if b.here == nil {
 		flag |= os.O_EXCL
 	}
@@ -307,7 +335,7 @@ func (b *sibling) finishOne(ctx context.Context, in *os.Root, name string, entry
 	if err != nil {
 		return err
 	}
-	err = b.fill(ctx, f, entry)
+	err = b.fill(ctx, f, entry, b.share(f, entry))
 	if err == nil {
 		err = b.whole(f, entry)
 	}
@@ -317,14 +345,34 @@ func (b *sibling) finishOne(ctx context.Context, in *os.Root, name string, entry
 	return errors.Join(err, f.Close())
 }
 
-// fill writes to f those chunks of an entry that were not taken, checked.
-func (b *sibling) fill(ctx context.Context, f *os.File, entry int) error {
+// share is the function share for a file of a tree of which nothing came: it may be as it was.
+func (b *sibling) share(f *os.File, entry int) bool {
+	e := b.entries[entry]
+	if b.before == nil || e.SizeBytes < minShared {
+		return false
+	}
+	if b.here != nil && slices.Contains(b.here[b.first[entry]:b.first[entry+1]], true) {
+		return false
+	}
+	return share(f, b.before, filepath.FromSlash(e.Name))
+}
+
+// fill writes to f those chunks of an entry that were not taken, checked. Of those that f shares with the version
+// before it looks first whether they are there.
+func (b *sibling) fill(ctx context.Context, f *os.File, entry int, shared bool) error {
 	var buf []byte
 	var off int64
 	for i, c := range b.entries[entry].Chunks {
 		if b.here == nil || !b.here[int(b.first[entry])+i] {
 			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if shared {
+				buf = slices.Grow(buf[:0], int(c.SizeBytes))[:c.SizeBytes]
+				if _, err := f.ReadAt(buf, off); err == nil && artifact.Sum(buf) == c.ID {
+					off += int64(c.SizeBytes)
+					continue
+				}
 			}
 			var err error
 			if buf, err = b.s.readVerified(c, buf); err != nil {
@@ -335,6 +383,9 @@ func (b *sibling) fill(ctx context.Context, f *os.File, entry int) error {
 			}
 		}
 		off += int64(c.SizeBytes)
+	}
+	if shared {
+		return f.Truncate(off) // what was there may have been longer
 	}
 	return nil
 }

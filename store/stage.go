@@ -148,7 +148,7 @@ func (st *stage) begin(head artifact.Root, entries []artifact.Entry) {
 	err := errors.New("what is small is read from memory")
 	if head.SizeBytes >= minStaged && (isFile(entries) || !syncsEach(entries, head.SizeBytes)) {
 		st.known.Store(&known{head, entries})
-		st.sibling, err = st.s.newSibling(st.sp.folder, hidden(st.sp.name, hiddenTemp), entries)
+		st.sibling, err = st.s.newSibling(st.sp, hidden(st.sp.name, hiddenTemp), entries)
 	}
 	if err != nil {
 		st.end()
@@ -183,7 +183,7 @@ func (s *Store) siblingFor(sp spot, root artifact.Digest, name string, entries [
 		b = nil
 	}
 	if b == nil {
-		return s.newSibling(sp.folder, name, entries)
+		return s.newSibling(sp, name, entries)
 	}
 	b.in = sp.folder
 	if name == temp {

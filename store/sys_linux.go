@@ -66,6 +66,12 @@ func uncache(f *os.File, from, to int64) {
 	_ = unix.Fadvise(int(f.Fd()), from, to-from, unix.FADV_DONTNEED)
 }
 
+// clone makes to, which is empty, hold what from holds, in the same blocks of the disk: each is copied when either is
+// written to. It reports false, and changes nothing, where the file system cannot.
+func clone(to, from *os.File) bool {
+	return unix.IoctlFileClone(int(to.Fd()), int(from.Fd())) == nil
+}
+
 // unmap has the system take the pages of a mapped file out of the memory of this process. They stay in the system's
 // memory, and come back when they are looked at. It is advice: an error changes nothing.
 func unmap(at uintptr, size int64) {

@@ -28,6 +28,8 @@ func uncache(*os.File, int64, int64) {}
 // beginSync does nothing here: the system alone decides when it writes.
 func beginSync(*os.File) {}
 
+func clone(*os.File, *os.File) bool { return false }
+
 func unmap(uintptr, int64) {}
 
 // syncFolder makes the names in an open folder durable. Windows cannot, and needs no such call.
