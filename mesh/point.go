@@ -74,6 +74,7 @@ func (m *Mesh) serveLeaf(ctx context.Context, peer trust.Cert, c net.Conn) error
 		return err
 	}
 	link.Quiet(c, leafProbe)
+	m.swarm.DropSilent(peer.ID, time.Now().Add(-heardLately)) // it may have come from somewhere else than before
 	undo := m.link.Through(peer.ID, l.call)
 	if !said.Standby {
 		m.let(signed, said.Lease, catalog.LeaseHere, 0)
@@ -225,6 +226,7 @@ func (m *Mesh) readLodger(ctx context.Context, peer trust.Cert, l *lodger) (stat
 			m.mu.Lock()
 			l.standby = said.Standby
 			m.mu.Unlock()
+			m.swarm.DropSilent(peer.ID, time.Now().Add(-heardLately))
 			if !said.Standby {
 				m.let(signed, said.Lease, catalog.LeaseHere, 0)
 			}
