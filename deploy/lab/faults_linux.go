@@ -16,9 +16,9 @@ import (
 const (
 	resumeKills = 20
 	resumeRate  = 100      // Mbit/s
-	diskBytes   = 40 << 20 // of a disk that is too small,
-	fullBytes   = 64 << 20 // for this
-	roomBytes   = 512 << 20
+	fullBytes   = 64 << 20 // for which a disk has room at first
+	diskBytes   = 2 * fullBytes
+	spareBytes  = 2 << 20               // left free when it is full: a node has room to tell of it
 	pollTime    = 20 * time.Millisecond // between two looks at an interface's counters
 )
 
@@ -167,9 +167,9 @@ func (c *crew) killAt(ctx context.Context, m *mesh, data []byte, part float64) (
 	return now.received - since.received, took, err
 }
 
-// measureFull lets the receiver's disk be full half way, and then makes room.
+// measureFull fills the receiver's disk half way through a pull, and then makes room.
 func measureFull(ctx context.Context, l *lab) (_ []figure, err error) {
-	c, err := l.newCrew(ctx, 1, fullBytes, 0)
+	c, err := l.newCrew(ctx, 1, fullBytes, resumeRate)
 	if err != nil {
 		return skippedOr(err, "a disk that is full half way")
 	}
@@ -191,8 +191,8 @@ func measureFull(ctx context.Context, l *lab) (_ []figure, err error) {
 	return c.fill(ctx, m, disk)
 }
 
-// fill publishes more than the disk holds: the want fails and says so, a file elsewhere is still repaired, and once
-// there is room the artifact comes by itself.
+// fill publishes, and fills the disk when half of it has come: the want fails and says so, a file elsewhere is still
+// repaired, and once there is room the rest comes by itself.
 func (c *crew) fill(ctx context.Context, m *mesh, disk string) (_ []figure, err error) {
 	source, work := m.path("source"), m.path("p1-work")
 	if err := m.publishScore(ctx, strings.Replace(wantScore(), "1.0.0", "1.0.1", 1)+fileScore); err != nil {
@@ -204,15 +204,55 @@ func (c *crew) fill(ctx context.Context, m *mesh, disk string) (_ []figure, err 
 	if _, err := randomFile(source, c.size); err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	since, err := c.hosts[1].traffic(ctx)
+	if err != nil {
+		return nil, err
+	}
 	t, err := c.offer(ctx, m, source)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, t.published()) }()
-	var reason string
-	err = until(ctx, "p1 says that it failed", lookTime, func() (bool, error) {
-		list, err := m.nodes[1].door.Promises(ctx, "read.want.doc", "", false)
+	if err := c.hosts[1].has(ctx, since, float64(c.size)/2); err != nil {
+		return nil, err
+	}
+	filler := filepath.Join(disk, "filler")
+	if err := occupy(filler); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	reason, err := m.nodes[1].failed(ctx, "read.want.doc")
+	if err != nil {
+		return nil, err
+	}
+	failed := single("disk full half way: from there to failed", "s", time.Since(began).Seconds(), 0)
+	failed.remark = strings.ReplaceAll(reason, m.dir+"/", "")
+	took, err := damage(ctx, filepath.Join(work, "note"), []byte("well\n"))
+	if err != nil {
+		return nil, fmt.Errorf("another promise while the disk is full: %w", err)
+	}
+	began = time.Now()
+	if err := os.Remove(filler); err != nil {
+		return nil, err
+	}
+	if err := exists(ctx, filepath.Join(work, "doc")); err != nil {
+		return nil, err
+	}
+	room := single("  from room to placed, nobody asking", "s", time.Since(began).Seconds(), 0)
+	now, err := c.hosts[1].traffic(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []figure{
+		failed, single("  repair of another file meanwhile", "ms", took, 0), room,
+		single("  bytes received in all over size", "x", (now.received-since.received)/float64(c.size), 0),
+	}, alike(source, filepath.Join(work, "doc"))
+}
+
+// failed waits until a promise has failed, and returns why.
+func (n *node) failed(ctx context.Context, address string) (reason string, err error) {
+	err = until(ctx, n.name+" says that "+address+" failed", lookTime, func() (bool, error) {
+		list, err := n.door.Promises(ctx, address, "", false)
 		if len(list) == 1 {
 			reason = list[0].Outcome + ": " + list[0].Reason
 			return list[0].Outcome == "failed", err
@@ -220,23 +260,27 @@ func (c *crew) fill(ctx context.Context, m *mesh, disk string) (_ []figure, err 
 		return false, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w; it says %q", err, reason)
+		return "", fmt.Errorf("%w; it says %q", err, reason)
 	}
-	failed := single("disk full half way: from publish to failed", "s", time.Since(began).Seconds(), 0)
-	failed.remark = strings.ReplaceAll(reason, m.dir+"/", "")
-	took, err := damage(ctx, filepath.Join(work, "note"), []byte("well\n"))
+	return reason, nil
+}
+
+// occupy fills a disk with a file, but for spareBytes.
+func occupy(path string) error {
+	f, err := os.Create(path)
 	if err != nil {
-		return nil, fmt.Errorf("another promise while the disk is full: %w", err)
+		return err
 	}
-	began = time.Now()
-	if err := unix.Mount("lab", disk, "tmpfs", unix.MS_REMOUNT, fmt.Sprintf("size=%d", roomBytes)); err != nil {
-		return nil, err
+	size, block := int64(0), make([]byte, 1<<20)
+	for err == nil {
+		var n int
+		n, err = f.Write(block)
+		size += int64(n)
 	}
-	if err := exists(ctx, filepath.Join(work, "doc")); err != nil {
-		return nil, err
+	if errors.Is(err, unix.ENOSPC) {
+		err = f.Truncate(max(size-spareBytes, 0))
 	}
-	room := single("  from room to placed, nobody asking", "s", time.Since(began).Seconds(), 0)
-	return []figure{failed, single("  repair of another file meanwhile", "ms", took, 0), room}, alike(source, filepath.Join(work, "doc"))
+	return errors.Join(err, f.Close())
 }
 
 const fileScore = `
