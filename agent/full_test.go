@@ -76,7 +76,7 @@ func TestADiskThatIsFullHalfWayStopsOnlyWhatNeedsIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		reason := f.waitOutcome(reader, "q.want.doc", "failed")
-		if !strings.Contains(reason, "no space left on device") || !strings.Contains(reason, "doc") {
+		if !strings.Contains(reason, "no space left on device: make room in "+reader.dir) || !strings.Contains(reason, "doc") {
 			t.Errorf("it says %q", reason)
 		}
 		packs, _, err := reader.agent.store.SizeBytes()

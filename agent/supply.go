@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"meshd/agent/promise"
@@ -319,6 +320,9 @@ func (s *supply) pullTelling(ctx context.Context, ref artifact.Ref, tell func(do
 	}
 	if err != nil && errors.Is(context.Cause(ctx), noHolder) {
 		return noHolder
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w: make room in %s, and the rest comes by itself", err, s.a.cfg.Node.Dir)
 	}
 	return err
 }
