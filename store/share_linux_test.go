@@ -53,7 +53,7 @@ func sharingDisk(t *testing.T, mkfs ...string) (dir string, free func() int64) {
 		must(t, syncAll(f))
 		var st unix.Statfs_t
 		must(t, unix.Statfs(dir, &st))
-		return int64(st.Bfree) * st.Bsize
+		return int64(st.Bfree) * int64(st.Bsize)
 	}
 }
 
