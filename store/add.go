@@ -67,16 +67,15 @@ func (s *Store) add(ctx context.Context, o AddOptions) (artifact.Ref, error) {
 
 // addEntries ends what is added with its manifest, and the record that it is held.
 func (s *Store) addEntries(w *writer, entries []artifact.Entry, o AddOptions) (artifact.Ref, error) {
-	root, parts, ref, err := artifact.Manifest{Entries: entries, Of: o.Of, Origin: o.Origin, Meta: o.Meta}.Encode()
+	m := artifact.Manifest{Entries: entries, Of: o.Of, Origin: o.Origin, Meta: o.Meta}
+	root, ref, err := m.EncodeTo(func(c artifact.Chunk, part []byte) error { return w.add(c.ID, part) })
+	if err == nil {
+		err = w.add(ref.Root, root)
+	}
+	if err == nil {
+		err = w.flush()
+	}
 	if err != nil {
-		return artifact.Ref{}, err
-	}
-	for _, part := range append(parts, root) {
-		if err := w.add(artifact.Sum(part), part); err != nil {
-			return artifact.Ref{}, err
-		}
-	}
-	if err := w.flush(); err != nil {
 		return artifact.Ref{}, err
 	}
 	along := func() error { return nil }

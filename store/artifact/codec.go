@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"encoding/binary"
+	"io"
 	"maps"
 	"math"
 	"slices"
@@ -24,30 +25,71 @@ const (
 	leastInput = 2 + 1 + 1 + 16 + len(Digest{})
 )
 
-// sizeOfEntries is about what their encoding takes, and seldom less (bytes).
-func sizeOfEntries(entries []Entry) int {
+// An entriesReader encodes sorted entries as they are read, so that the encoding of many is never in memory at once.
+type entriesReader struct {
+	entries []Entry // the first is encoded but for its chunks from next on
+	next    int
+	begun   bool
+	rest    []byte // encoded and not yet read, a part of buf
+	buf     []byte
+}
+
+// readerStep is how many chunks are encoded at once.
+const readerStep = 256
+
+func (r *entriesReader) Read(b []byte) (int, error) {
+	if len(r.rest) == 0 {
+		r.fill()
+	}
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func (r *entriesReader) fill() {
+	out := r.buf[:0]
+	if !r.begun {
+		r.begun = true
+		out = append(out, codecVersion)
+	}
+	for left := readerStep; left > 0 && len(r.entries) > 0; left-- {
+		e := r.entries[0]
+		if r.next == 0 {
+			out = appendHead(out, e)
+		}
+		if e.Kind == File {
+			n := min(len(e.Chunks)-r.next, left)
+			out = appendList(out, e.Chunks[r.next:r.next+n])
+			r.next += n
+			left -= n
+		}
+		if e.Kind != File || r.next == len(e.Chunks) {
+			r.entries, r.next = r.entries[1:], 0
+		}
+	}
+	r.buf, r.rest = out, out
+}
+
+// mostBytes is what the encoding of entries takes, or a little more.
+func mostBytes(entries []Entry) int {
 	n := 1
 	for _, e := range entries {
-		n += len(e.Name) + len(e.Link) + 8 + len(e.Chunks)*(len(Digest{})+3)
+		n += len(e.Name) + len(e.Link) + 3 + 3*binary.MaxVarintLen32 + len(e.Chunks)*(len(Digest{})+3)
 	}
-	return min(n, MaxManifestBytes)
+	return n
 }
 
-func appendEntries(b []byte, entries []Entry) []byte {
-	b = append(b, codecVersion)
-	for _, e := range entries {
-		b = appendEntry(b, e)
-	}
-	return b
-}
-
-func appendEntry(b []byte, e Entry) []byte {
+// appendHead appends an entry without its chunks.
+func appendHead(b []byte, e Entry) []byte {
 	b = appendText(b, e.Name)
 	b = append(b, e.Kind)
 	b = binary.BigEndian.AppendUint16(b, uint16(e.Mode))
 	switch e.Kind {
 	case File:
-		b = appendChunks(b, e.Chunks)
+		b = binary.AppendUvarint(b, uint64(len(e.Chunks)))
 	case Symlink:
 		b = appendText(b, e.Link)
 	}
@@ -78,7 +120,10 @@ func appendRoot(b []byte, r Root) []byte {
 }
 
 func appendChunks(b []byte, chunks []Chunk) []byte {
-	b = binary.AppendUvarint(b, uint64(len(chunks)))
+	return appendList(binary.AppendUvarint(b, uint64(len(chunks))), chunks)
+}
+
+func appendList(b []byte, chunks []Chunk) []byte {
 	for _, c := range chunks {
 		b = append(b, c.ID[:]...)
 		b = binary.AppendUvarint(b, uint64(c.SizeBytes))

@@ -2,7 +2,10 @@ package artifact
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
+	"hash"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -88,36 +91,50 @@ type Root struct {
 // without name and version. Entries and Of may come in any order; m is not changed. Equal manifests
 // have one encoding.
 func (m Manifest) Encode() (root []byte, parts [][]byte, ref Ref, err error) {
+	root, ref, err = m.EncodeTo(func(_ Chunk, part []byte) error {
+		parts = append(parts, slices.Clone(part))
+		return nil
+	})
+	return root, parts, ref, err
+}
+
+// EncodeTo is Encode that hands on one part after the other instead of keeping all. A part is valid until emit returns,
+// whose error ends the work and is returned as it is.
+func (m Manifest) EncodeTo(emit func(c Chunk, part []byte) error) (root []byte, ref Ref, err error) {
 	entries := slices.SortedFunc(slices.Values(m.Entries), func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
-	size, err := checkEntries(entries)
+	r := Root{Of: slices.SortedFunc(slices.Values(m.Of), Input.Compare), Origin: m.Origin, Meta: m.Meta}
+	if r.SizeBytes, err = checkEntries(entries); err != nil {
+		return nil, Ref{}, err
+	}
+	tree, total := sha256.New(), 0
+	s := Splitter{cut: &manifestCut, buf: make([]byte, min(2*manifestCut.max, mostBytes(entries)+1))}
+	err = s.Split(io.TeeReader(&entriesReader{entries: entries}, tree), func(part []byte) error {
+		if total += len(part); total > MaxManifestBytes {
+			return fmt.Errorf("manifest of %d entries: more than %d bytes: publish it as several artifacts", len(entries), MaxManifestBytes)
+		}
+		c := Chunk{ID: Sum(part), SizeBytes: uint32(len(part))}
+		r.Parts = append(r.Parts, c)
+		return emit(c, part)
+	})
 	if err != nil {
-		return nil, nil, Ref{}, err
+		return nil, Ref{}, err
 	}
-	encoded := appendEntries(make([]byte, 0, sizeOfEntries(entries)), entries)
-	if len(encoded) > MaxManifestBytes {
-		return nil, nil, Ref{}, fmt.Errorf("manifest of %d entries: %d bytes, at most %d are allowed: publish it as several artifacts",
-			len(entries), len(encoded), MaxManifestBytes)
-	}
-	r := Root{
-		Tree:      Sum(encoded),
-		SizeBytes: size,
-		Of:        slices.SortedFunc(slices.Values(m.Of), Input.Compare),
-		Origin:    m.Origin,
-		Meta:      m.Meta,
-	}
-	parts = manifestCut.split(encoded)
-	for _, part := range parts {
-		r.Parts = append(r.Parts, Chunk{ID: Sum(part), SizeBytes: uint32(len(part))})
-	}
+	r.Tree = digestOf(tree)
 	if err := r.check(); err != nil {
-		return nil, nil, Ref{}, err
+		return nil, Ref{}, err
 	}
 	root = appendRoot(nil, r)
 	if len(root) > MaxRootBytes {
-		return nil, nil, Ref{}, fmt.Errorf("root block of %d parts and %d inputs: %d bytes, at most %d are allowed",
+		return nil, Ref{}, fmt.Errorf("root block of %d parts and %d inputs: %d bytes, at most %d are allowed",
 			len(r.Parts), len(r.Of), len(root), MaxRootBytes)
 	}
-	return root, parts, Ref{Root: Sum(root), Tree: r.Tree, SizeBytes: size}, nil
+	return root, Ref{Root: Sum(root), Tree: r.Tree, SizeBytes: r.SizeBytes}, nil
+}
+
+func digestOf(h hash.Hash) Digest {
+	d := Digest{SHA256}
+	copy(d[1:], h.Sum(nil))
+	return d
 }
 
 // TreeOf returns the digest that the tree of these entries has, in whatever order they come.
@@ -126,7 +143,11 @@ func TreeOf(entries []Entry) (Digest, error) {
 	if _, err := checkEntries(entries); err != nil {
 		return Digest{}, err
 	}
-	return Sum(appendEntries(nil, entries)), nil
+	tree := sha256.New()
+	if _, err := io.Copy(tree, &entriesReader{entries: entries}); err != nil {
+		return Digest{}, err
+	}
+	return digestOf(tree), nil
 }
 
 // check reports what of r, its tree apart, breaks a rule of the format.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strconv"
@@ -410,4 +411,51 @@ func FuzzDecodeRoot(f *testing.F) {
 			t.Fatal("a second spelling")
 		}
 	})
+}
+
+// appendEntry appends the encoding of one entry.
+func appendEntry(b []byte, e Entry) []byte { return append(b, appendEntries(nil, []Entry{e})[1:]...) }
+
+// appendEntries appends the encoding of entries, which need not be sorted or good.
+func appendEntries(b []byte, entries []Entry) []byte {
+	all, err := io.ReadAll(&entriesReader{entries: entries})
+	if err != nil {
+		panic(err) // it returns none
+	}
+	return append(b, all...)
+}
+
+// What is encoded in steps is one encoding, wherever the steps end.
+func TestManyEntriesAreEncodedInSteps(t *testing.T) {
+	var m Manifest
+	for i := range 700 {
+		e := Entry{Name: fmt.Sprintf("%04d", i), Kind: File, Mode: 0o644}
+		for j := range i % 300 {
+			e.Chunks = append(e.Chunks, Chunk{ID: Sum([]byte{byte(i), byte(j), byte(j >> 8)}), SizeBytes: uint32(1 + i*j%MaxChunk)})
+			e.SizeBytes += int64(e.Chunks[j].SizeBytes)
+		}
+		m.Entries = append(m.Entries, e)
+	}
+	root, parts, ref, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := DecodeRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined := slices.Concat(parts...)
+	entries, err := DecodeEntries(joined, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(m.Entries, entries); diff != "" {
+		t.Errorf("the entries are others than were encoded: %s", diff)
+	}
+	if most := mostBytes(entries); len(joined) > most || len(parts) < 50 {
+		t.Errorf("%d bytes in %d parts, at most %d were expected", len(joined), len(parts), most)
+	}
+	if tree, err := TreeOf(m.Entries); err != nil || tree != ref.Tree || tree != Sum(joined) {
+		t.Errorf("the tree is %s, %v; want %s", tree.Short(), err, ref.Tree.Short())
+	}
 }

@@ -46,17 +46,22 @@ func Split(r io.Reader, emit func(chunk []byte) error) error {
 // A Splitter does the work of the function Split for one reader after the other, in one buffer. The zero
 // value is ready. It must not be used from two goroutines at once.
 type Splitter struct {
-	buf []byte // twice MaxChunk, or empty before the first use
+	cut *cutter // nil = that of content
+	buf []byte  // twice the longest chunk, or more than all that is read; empty before the first use
 }
 
 // Split is as the function Split.
 func (s *Splitter) Split(r io.Reader, emit func(chunk []byte) error) error {
+	c := s.cut
+	if c == nil {
+		c = &contentCut
+	}
 	if s.buf == nil {
-		s.buf = make([]byte, 2*MaxChunk)
+		s.buf = make([]byte, 2*c.max)
 	}
 	start, end, first, eof := 0, 0, true, false
 	for {
-		if end-start < MaxChunk && !eof {
+		if end-start < c.max && !eof {
 			end = copy(s.buf, s.buf[start:end])
 			start = 0
 			n, err := io.ReadFull(r, s.buf[end:])
@@ -73,8 +78,8 @@ func (s *Splitter) Split(r io.Reader, emit func(chunk []byte) error) error {
 			return nil
 		}
 		n := end - start
-		if !first || n > contentCut.normal {
-			n = contentCut.cut(s.buf[start:end])
+		if !first || n > c.normal {
+			n = c.cut(s.buf[start:end])
 		}
 		first = false
 		if err := emit(s.buf[start : start+n]); err != nil {
@@ -82,20 +87,6 @@ func (s *Splitter) Split(r io.Reader, emit func(chunk []byte) error) error {
 		}
 		start += n
 	}
-}
-
-// split cuts b by the sizes of c; up to c.normal bytes are one piece. The pieces are parts of b.
-func (c cutter) split(b []byte) [][]byte {
-	var out [][]byte
-	for len(b) > 0 {
-		n := len(b)
-		if len(out) > 0 || n > c.normal {
-			n = c.cut(b)
-		}
-		out = append(out, b[:n:n])
-		b = b[n:]
-	}
-	return out
 }
 
 // cut returns the length of the first chunk of b, which holds c.max bytes or all that is left.
