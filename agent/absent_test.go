@@ -59,6 +59,51 @@ func (f *fleet) member(m *simNode, name string) control.Member {
 	return control.Member{}
 }
 
+// A node that was stopped in order is told as left, with its last counts, by those that began or came since then too.
+func TestWhoLeftInOrderIsToldSoByLatecomersToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet(t, 34)
+		defer f.end()
+		host := f.found("host", nil)
+		f.publishScore(soloScore("1.0.0", couriersScore))
+		gone := f.join("gone", 2, map[string]string{"late": "yes"})
+		f.waitScore(gone)
+		f.until("host and gone are whole", time.Minute, f.whole)
+		if _, err := f.publishFile(host, "app", "1.0.0", "one"); err != nil {
+			t.Fatal(err)
+		}
+		f.waitGood(gone, "p.want.app")
+		f.halt(gone, false)
+		f.halt(host, false)
+		f.start(host)
+		later := f.join("later", 3, nil)
+		f.until("later heard all", time.Minute, func() (bool, string) {
+			return later.agent.mesh.Catalog().Root() == host.agent.mesh.Catalog().Root(), f.report()
+		})
+		for _, m := range []*simNode{host, later} {
+			f.until(m.name+" knows that it left", time.Minute, func() (bool, string) {
+				is := f.member(m, "gone")
+				return is.Status == "left", is.Status
+			})
+			if is := f.member(m, "gone").Promises; is.Kept+is.Repaired != 1 || is.Waiting != 0 {
+				t.Errorf("%s tells %+v of the node that left with all kept", m.name, is)
+			}
+			if m.hasTrouble(t, "peers", "gone") {
+				t.Errorf("the doctor of %s ails at a node that left in order", m.name)
+			}
+		}
+		f.start(gone)
+		f.until("it is back", time.Minute, func() (bool, string) {
+			return f.member(host, "gone").Status == "alive" && f.member(later, "gone").Status == "alive", f.report()
+		})
+		f.halt(gone, true)
+		f.until("a crash is no goodbye", time.Minute, func() (bool, string) {
+			is := f.member(later, "gone")
+			return is.Status == "failed", is.Status
+		})
+	})
+}
+
 // Maker and late are never online together: what each makes reaches the other through whoever is there in
 // between, after days and over several hands.
 func TestCouriersCarryBetweenNodesThatNeverMeet(t *testing.T) {

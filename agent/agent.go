@@ -92,6 +92,7 @@ type Agent struct {
 	rights     rights
 	tally      *tally
 
+	leaving    atomic.Bool                        // it is stopped, and says so
 	toldStatus atomic.Pointer[catalog.StatusBody] // what this node last told of itself
 
 	stopping chan struct{} // closed when Run begins to end
@@ -201,13 +202,15 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.loop.loadScore(); err != nil {
 		return errors.Join(err, a.mesh.Close())
 	}
+	work, end := context.WithCancel(context.WithoutCancel(ctx)) // outlasts ctx by the goodbye
+	defer end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var wg sync.WaitGroup
 	errs := make(chan error, 4)
 	part := func(run func(context.Context) error) {
 		wg.Go(func() {
-			if err := run(ctx); err != nil && ctx.Err() == nil {
+			if err := run(work); err != nil && ctx.Err() == nil {
 				errs <- err
 				cancel()
 			}
@@ -233,7 +236,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	close(a.ready)
 	<-ctx.Done()
+	a.sayGoodbye(work)
 	close(a.stopping)
+	end()
 	wg.Wait()
 	close(errs)
 	for e := range errs {

@@ -135,13 +135,33 @@ func (v vitals) papers() (out []control.Trouble) {
 }
 
 func (v vitals) logs() (out []control.Trouble) {
-	if v.cloned {
-		out = append(out, problem("clone", v.name, "stop the other machine, or give this one a key of its own (meshctl invite --replace)",
-			"another machine writes with this node's key: nothing is published here until an hour has passed without"))
+	cloned := map[string]bool{}
+	for _, n := range v.nodes {
+		if !n.Cloned {
+			continue
+		}
+		cloned[n.Name] = true
+		advice := "stop one of the two machines, and give it a key of its own (meshctl invite --replace); restart meshd on the other"
+		if n.Self {
+			out = append(out, problem("clone", n.Name, advice, "another machine writes with this node's key: nothing is published here until an hour has passed without"))
+		} else {
+			out = append(out, problem("clone", n.Name, advice, "it says that another machine writes with its key: it publishes nothing, and who looks for it may find either"))
+		}
 	}
-	for _, name := range v.forks {
-		advice := "see whether " + name + " runs twice: a cloned disk, or a backup restored beside the original; stop one, and join it anew with an invite"
-		out = append(out, problem("fork", name, advice, "it signed two unlike records with one number: its key is in two places, or its disk went back in time"))
+	for _, f := range v.forks {
+		switch {
+		case cloned[f.name]:
+		case f.answered:
+			out = append(out, warning("fork", f.name, "nothing, if a backup was restored there; if its disk was cloned, stop one of the two machines and join it anew with an invite",
+				"it signed two unlike records with one number: its disk went back in time. Both are kept, and it goes on in a new log"))
+		default:
+			out = append(out, problem("fork", f.name, "see whether "+f.name+" runs twice: a cloned disk, or a backup restored beside the original; stop one, and join it anew with an invite",
+				"it signed two unlike records with one number: its key is in two places, or its disk went back in time"))
+		}
+	}
+	if v.restored && len(cloned) == 0 {
+		out = append(out, warning("restored", v.name, "nothing, if a backup was restored here; else see that no other machine runs with a copy of this disk",
+			"own records came back within the last hour that this node did not hold: its disk went back in time. It goes on in a new log"))
 	}
 	return out
 }

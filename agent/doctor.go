@@ -33,14 +33,14 @@ type vitals struct {
 	notBefore, notAfter time.Time // of the certificate
 	charterExpires      time.Time
 
-	forks           []string // names of the nodes with a forked log
-	cloned          bool     // another machine has this node's key
-	scored          bool     // a score is in force
-	refused         string   // version of a newer score; "" for none
-	refusal         string   // why it was
-	ails            []ail    // promises that are not well
-	unwatched       int      // promises with a folder that could not be watched
-	freeBytes, size uint64   // of the disk of dir; size 0: it can't be asked
+	forks           []fork // nodes with a forked log
+	restored        bool   // own records came back that this node did not hold
+	scored          bool   // a score is in force
+	refused         string // version of a newer score; "" for none
+	refusal         string // why it was
+	ails            []ail  // promises that are not well
+	unwatched       int    // promises with a folder that could not be watched
+	freeBytes, size uint64 // of the disk of dir; size 0: it can't be asked
 	liars           []liar
 }
 
@@ -49,6 +49,12 @@ type ail struct {
 	address, reason string
 	outcome         policies.Outcome
 	paused          bool
+}
+
+// A fork is a node whose log forked.
+type fork struct {
+	name     string
+	answered bool // it goes on in a newer log that did not
 }
 
 // A liar is a node that sent what is not true and is not asked for a while.
@@ -76,12 +82,8 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 			v.told[name] = r.At
 		}
 	}
-	v.cloned = a.mesh.Catalog().Cloned()
-	for _, f := range a.mesh.Catalog().Forks() {
-		if name := a.nameOf(f.A.Log.Origin); !slices.Contains(v.forks, name) {
-			v.forks = append(v.forks, name)
-		}
-	}
+	v.restored = a.mesh.Catalog().Claims() > 0
+	v.forks = a.forks()
 	for _, b := range a.mesh.Stats().Swarm.Banned {
 		v.liars = append(v.liars, liar{a.nameOf(b.Node), b.Why, b.Until})
 	}
@@ -96,6 +98,25 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 	}
 	err := a.loop.do(ctx, func() { a.loop.examine(&v) })
 	return v.troubles(), err
+}
+
+// forks lists the nodes with a forked log, by the newest of these.
+func (a *Agent) forks() (out []fork) {
+	newest := map[id.Node]uint64{}
+	for _, r := range a.mesh.Catalog().Live(catalog.ScopeNodes, catalog.KindStatus, "") {
+		newest[r.Log.Origin] = max(newest[r.Log.Origin], r.Log.Epoch)
+	}
+	at := map[id.Node]int{}
+	for _, f := range a.mesh.Catalog().Forks() { // by origin, then epoch
+		n := f.A.Log.Origin
+		i, known := at[n]
+		if !known {
+			i = len(out)
+			at[n], out = i, append(out, fork{name: a.nameOf(n)})
+		}
+		out[i].answered = newest[n] > f.A.Log.Epoch
+	}
+	return out
 }
 
 // foreignAddr reports whether this node listens on an address that no interface of this machine has, so that

@@ -192,6 +192,17 @@ func TestAClonedDiskIsTold(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		t.Logf("told after %d adverts of the two", len(signed))
+		f.until("everybody tells it", time.Minute, func() (bool, string) {
+			for _, n := range []*simNode{host, m, twin} {
+				if !f.member(n, "node_1").Forked {
+					return false, "members of " + n.name
+				}
+				if !n.hasTrouble(t, "clone", "node_1") && !n.hasTrouble(t, "fork", "node_1") {
+					return false, "the doctor of " + n.name
+				}
+			}
+			return true, ""
+		})
 		f.halt(twin, false)
 		f.until("what both signed is known", 2*time.Minute, func() (bool, string) {
 			for _, name := range signed {

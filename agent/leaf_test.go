@@ -397,3 +397,38 @@ func carried(f *fleet, m *simNode) int64 {
 	sent, received := f.net.Passed(m.addr)
 	return sent + received
 }
+
+// One server and one phone, everybody else off: a member that begins alone takes the leaf in, though nobody is there who
+// could dial it back.
+func TestAMemberThatBeginsAloneTakesALeafIn(t *testing.T) {
+	for _, byFlag := range []bool{true, false} {
+		t.Run(fmt.Sprint("by flag ", byFlag), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, till := leafFleet(t, 47, byFlag)
+				defer f.end()
+				f.until("the till is attached", time.Minute, func() (bool, string) { return f.allSee("till", "alive") })
+				f.waitScore(till)
+				for _, name := range []string{"till", "shop_1", "shop_2", "host"} {
+					f.halt(f.nodes[name], false)
+				}
+				host := f.nodes["host"]
+				f.start(host)
+				time.Sleep(time.Minute)
+				f.setUp = func(c *Config) { c.Leaf = byFlag }
+				f.start(till)
+				f.setUp = nil
+				took := f.until("the till is attached to who is there", 20*time.Second, func() (bool, string) {
+					is, at := host.sees("till"), till.sees("host")
+					return is.Status == "alive" && is.Leaf && at.Alive, fmt.Sprint(is.Status, ", ", at.Status)
+				})
+				t.Logf("attached after %v", took)
+				if _, err := f.publishFile(till, "note/till", "1.0.0", "from the till"); err != nil {
+					t.Fatal(err)
+				}
+				f.until("its news are in place", 20*time.Second, func() (bool, string) {
+					return host.read("notes/till.txt") == "from the till", host.read("notes/till.txt")
+				})
+			})
+		})
+	}
+}

@@ -361,8 +361,13 @@ func TestTheDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"certificate ends", func(v *vitals) { v.notAfter = noon.Add(time.Hour) }, "warning", "certificate", "host", "expires 2026-11-22T13:00:00Z", "sponsor"},
 		{"certificate ended", func(v *vitals) { v.notAfter = noon.Add(-time.Hour) }, "problem", "certificate", "host", "expired", "sponsor"},
 		{"charter ends", func(v *vitals) { v.charterExpires = noon.Add(time.Hour) }, "warning", "charter", "host", "expires", "root keys"},
-		{"clone", func(v *vitals) { v.cloned = true }, "problem", "clone", "host", "another machine", "--replace"},
-		{"fork", func(v *vitals) { v.forks = []string{"b"} }, "problem", "fork", "b", "one number", "cloned disk"},
+		{"clone", func(v *vitals) { v.nodes[0].Cloned = true }, "problem", "clone", "host", "nothing is published here", "--replace"},
+		{"clone elsewhere", func(v *vitals) {
+			v.nodes[1].Cloned, v.forks = true, []fork{{"b", false}}
+		}, "problem", "clone", "b", "it says that another machine", "--replace"},
+		{"fork", func(v *vitals) { v.forks = []fork{{"b", false}} }, "problem", "fork", "b", "one number", "cloned disk"},
+		{"fork answered", func(v *vitals) { v.forks = []fork{{"b", true}} }, "warning", "fork", "b", "goes on in a new log", "backup was restored"},
+		{"backup", func(v *vitals) { v.restored = true }, "warning", "restored", "host", "went back in time", "no other machine"},
 		{"score refused", func(v *vitals) { v.refused, v.refusal = "1.1.0", "line 3" }, "problem", "score", "score@1.1.0", "line 3", "rollback"},
 		{"no score", func(v *vitals) { v.scored = false }, "warning", "score", "host", "no score", "policy publish"},
 		{"failed", func(v *vitals) { v.ails = []ail{{"p.file.x", "disk is full", policies.Failed, false}} }, "problem", "promises", "p.file.x", "failed: disk is full", "meshctl retry"},

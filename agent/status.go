@@ -11,13 +11,14 @@ import (
 )
 
 const (
-	statusEvery = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
-	statusBurst = 3                      // changes that go out with no wait
-	statusPause = 500 * time.Millisecond // between two of those
-	statusGroup = 100 * time.Millisecond // changes come in groups: so long after the first of one
-	renewLook   = time.Minute            // between two looks at the own certificate: clocks are set
-	renewAgain  = 10 * time.Minute       // before a renewal that nobody could give is tried again
-	maxDeclared = 16                     // declared tags and roles that fit a status record
+	statusEvery  = 5 * time.Second        // at most, and at most every members/10 s (SPEC 6)
+	statusBurst  = 3                      // changes that go out with no wait
+	statusPause  = 500 * time.Millisecond // between two of those
+	statusGroup  = 100 * time.Millisecond // changes come in groups: so long after the first of one
+	goodbyeLimit = time.Second            // for the last status of a node that is stopped
+	renewLook    = time.Minute            // between two looks at the own certificate: clocks are set
+	renewAgain   = 10 * time.Minute       // before a renewal that nobody could give is tried again
+	maxDeclared  = 16                     // declared tags and roles that fit a status record
 )
 
 // tellStatus publishes what this node says of itself: at once at start, then when it changed, rate limited.
@@ -35,9 +36,8 @@ func (a *Agent) tellStatus(ctx context.Context) error {
 			var b []byte
 			b, err = catalog.EncodeStatus(body)
 			if err == nil && string(b) != told && (a.worthTelling(body) || !a.mesh.Resting()) {
-				if _, err = a.mesh.Publish(ctx, catalog.KindStatus, "", b, 0); err == nil {
+				if err = a.publishStatus(ctx, body, b); err == nil {
 					told = string(b)
-					a.toldStatus.Store(&body)
 					burst--
 				}
 			}
@@ -69,6 +69,38 @@ func (a *Agent) tellStatus(ctx context.Context) error {
 	}
 }
 
+// publishStatus tells what this node says of itself, of which b is the encoding. A cloned node says so once: each word of
+// it makes the other machine with its key begin a new log.
+func (a *Agent) publishStatus(ctx context.Context, body catalog.StatusBody, b []byte) error {
+	if was := a.toldStatus.Load(); body.State == catalog.StatusCloned && was != nil && was.State == body.State {
+		return nil
+	}
+	if _, err := a.mesh.Publish(ctx, catalog.KindStatus, "", b, 0); err != nil {
+		return err
+	}
+	a.toldStatus.Store(&body)
+	return nil
+}
+
+// sayGoodbye tells the peers that this node is stopped in order, and how its promises stood.
+func (a *Agent) sayGoodbye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, goodbyeLimit)
+	defer cancel()
+	a.leaving.Store(true)
+	body, err := a.status(ctx)
+	if err == nil && !a.mesh.Resting() {
+		var b []byte
+		if b, err = catalog.EncodeStatus(body); err == nil {
+			err = a.publishStatus(ctx, body, b)
+		}
+	}
+	if err != nil {
+		a.cfg.Log.Warn("the goodbye can't be told: others see this node as failed", "error", err)
+		return
+	}
+	a.mesh.Catalog().Flush(ctx)
+}
+
 // tellStatusSoon has tellStatus look at what this node would say of itself now.
 func (a *Agent) tellStatusSoon() {
 	select {
@@ -81,6 +113,12 @@ func (a *Agent) status(ctx context.Context) (catalog.StatusBody, error) {
 	s := catalog.StatusBody{
 		Addrs: a.mesh.Advertised(), Name: a.name, Tags: map[string]string{}, Version: a.cfg.Version,
 		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	if a.leaving.Load() {
+		s.State = catalog.StatusLeft
+	}
+	if a.mesh.Catalog().Cloned() {
+		s.State = catalog.StatusCloned
 	}
 	err := a.loop.do(ctx, func() {
 		maps.Copy(s.Tags, a.declared())

@@ -20,7 +20,8 @@ import (
 const (
 	attachEvery  = time.Second      // tries of one attach point while this leaf has none
 	standbyEvery = 10 * time.Second // tries of one for a standby
-	notTakenFor  = time.Minute      // an attach point that refused is not asked again
+	notTakenFor  = time.Minute      // an attach point that refused is not asked for a standby again
+	notTakenSoon = 5 * time.Second  // nor, while there is none at all, for the first place
 	pongLimit    = 10 * time.Second // for the answer to a ping
 	probeLimit   = 3 * time.Second  // for that of a ping out of turn
 	countJump    = uint64(1) << 20  // by which a point may say that the own leases are ahead
@@ -69,9 +70,9 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 	if (active != nil && (standby != nil || m.cfg.LeafPoll > 0)) || t.dialling[attachKey] {
 		return
 	}
-	every := attachEvery
+	every, wait := attachEvery, notTakenSoon
 	if active != nil {
-		every = standbyEvery
+		every, wait = standbyEvery, notTakenFor
 	}
 	if !t.due(attachKey, every, now) {
 		return
@@ -89,7 +90,7 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 			m.cfg.Log.Debug("attach", "to", to, "error", err)
 			if errors.Is(err, errNotTaken) {
 				m.mu.Lock()
-				m.notTaken[to] = time.Now().Add(notTakenFor)
+				m.notTaken[to] = time.Now().Add(wait)
 				m.mu.Unlock()
 			}
 		}

@@ -87,6 +87,9 @@ type Mesh struct {
 	invites *invites
 	reach   *reach
 
+	saidMu sync.Mutex
+	said   map[id.Node]saying // see sayings
+
 	letKick chan struct{} // capacity 1: lets has something to tell
 	changed chan struct{} // capacity 1: catalog or members changed; no data
 	kick    chan struct{} // capacity 1: tend soon

@@ -296,19 +296,14 @@ func (m *Mesh) listen(ctx context.Context) error {
 
 // teachBook tells the link of every certified node and where it says it is.
 func (m *Mesh) teachBook() {
-	addrs := map[id.Node][]string{}
-	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatus, "") {
-		if body, err := catalog.DecodeStatus(r.Body); err == nil {
-			addrs[r.Log.Origin] = body.Addrs
-		}
-	}
+	said := m.sayings()
 	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindCert, "") {
 		n := r.Log.Origin
 		if n == m.self {
 			continue
 		}
 		if cert, ok := m.catalog.Cert(n); ok && !m.catalog.Revoked(cert.Key) {
-			m.link.Learn(*cert, addrs[n])
+			m.link.Learn(*cert, said[n].body.Addrs)
 		}
 	}
 }

@@ -35,17 +35,44 @@ type Node struct {
 	Platform     string
 	LastSeen     time.Time
 	Revoked      bool
-	Forked       bool // it signed two unlike records with one number
+	Forked       bool // it signed two unlike records with one number, or is cloned
+	Cloned       bool // it says that another machine writes with its key
 }
 
-// Nodes lists this node, and every other whose certificate was heard and is not revoked, sorted by name, then id.
-func (m *Mesh) Nodes() []Node {
-	status := map[id.Node]catalog.Record{}
+// A saying is the last that a node said of itself.
+type saying struct {
+	record catalog.Record
+	body   catalog.StatusBody // nobody changes what it holds
+}
+
+// sayings is what every node last said of itself; of a record that was read before it is not decoded again. The map
+// belongs to the caller.
+func (m *Mesh) sayings() map[id.Node]saying {
+	said := map[id.Node]saying{}
+	m.saidMu.Lock()
+	defer m.saidMu.Unlock()
 	for _, r := range m.catalog.Live(catalog.ScopeNodes, catalog.KindStatus, "") {
-		if old, ok := status[r.Log.Origin]; !ok || old.Log.Epoch < r.Log.Epoch {
-			status[r.Log.Origin] = r
+		if old, ok := said[r.Log.Origin]; ok && old.record.Log.Epoch >= r.Log.Epoch {
+			continue
 		}
+		before, ok := m.said[r.Log.Origin]
+		if !ok || before.record.Sig != r.Sig {
+			body, err := catalog.DecodeStatus(r.Body)
+			if err != nil {
+				continue // verified when it was stored; another format says what this version can't read
+			}
+			before = saying{r, body}
+		}
+		said[r.Log.Origin] = before
 	}
+	m.said = maps.Clone(said)
+	return said
+}
+
+// Nodes lists this node, and every other whose certificate was heard and is not revoked, sorted by name, then id. Maps
+// and lists in it are not to be changed.
+func (m *Mesh) Nodes() []Node {
+	status := m.sayings()
 	ringOf := map[id.Node]ring.Member{}
 	for _, member := range m.ring.Members() {
 		ringOf[member.ID] = member
@@ -70,7 +97,7 @@ func (m *Mesh) Nodes() []Node {
 		done[n] = true
 		node := Node{
 			ID: n, Name: cert.Name, Attested: cert.Name != "", Self: n == m.self, Status: "failed", AttestedTags: cert.Tags,
-			LastSeen: seen[n], Forked: m.catalog.Forked(n) || n == m.self && m.catalog.Cloned(),
+			LastSeen: seen[n], Forked: m.catalog.Forked(n),
 		}
 		if s, ok := status[n]; ok {
 			node.declare(s, now)
@@ -80,6 +107,7 @@ func (m *Mesh) Nodes() []Node {
 			node.Status, node.RTT = string(member.Status), member.RTT
 		}
 		if node.Self {
+			node.Cloned = m.catalog.Cloned()
 			node.Status, node.Addrs, node.LastSeen = string(ring.Alive), m.Advertised(), now
 		}
 		if _, inRing := ringOf[n]; !inRing && alive[n] {
@@ -88,6 +116,7 @@ func (m *Mesh) Nodes() []Node {
 		node.lodged(present(n), now)
 		node.Alive = node.Status == string(ring.Alive)
 		node.Live = node.Live || node.Alive
+		node.Forked = node.Forked || node.Cloned
 		if node.Alive {
 			node.LastSeen = now
 		}
@@ -131,18 +160,19 @@ func (n *Node) lodged(p presence, now time.Time) {
 }
 
 // declare takes what the node says of itself. A name that the certificate binds stands.
-func (n *Node) declare(r catalog.Record, now time.Time) {
-	s, err := catalog.DecodeStatus(r.Body)
-	if err != nil {
-		return // verified when it was stored; a newer format says what this version can't read
-	}
+func (n *Node) declare(said saying, now time.Time) {
+	s := said.body
 	if n.Name == "" {
 		n.Name = s.Name
 	}
 	n.Tags, n.Roles, n.Facts, n.Addrs = s.Tags, s.Roles, s.Facts, s.Addrs
 	n.Counts = [5]int{s.Kept, s.Repaired, s.Failed, s.Waiting, s.Drifted}
 	n.Score, n.Version, n.Platform = s.Score, s.Version, s.Platform
-	n.saidAt(r.At, now)
+	n.saidAt(said.record.At, now)
+	n.Cloned = s.State == catalog.StatusCloned
+	if s.State == catalog.StatusLeft {
+		n.Status = string(ring.Left)
+	}
 }
 
 // saidAt takes when the node was there from what was signed then, by the clock of whoever signed it. A clock that

@@ -51,6 +51,7 @@ type lodgerFrame struct {
 
 // serveLeaf takes a leaf in until it goes.
 func (m *Mesh) serveLeaf(ctx context.Context, peer trust.Cert, c net.Conn) error {
+	m.reachedByLeaf()
 	if reason := m.fullFor(peer.ID); reason != "" {
 		return sendAttach(c, frameRefused, &refusedFrame{reason})
 	}
@@ -97,6 +98,14 @@ func (m *Mesh) serveLeaf(ctx context.Context, peer trust.Cert, c net.Conn) error
 	m.tendSoon()
 	m.notify()
 	return err
+}
+
+// reachedByLeaf lets a node that seeks into the ring where nobody is there who could dial it back: that a leaf came from
+// outside shows the same, and leaves answer no dial back.
+func (m *Mesh) reachedByLeaf() {
+	if m.Standing() == Seeking && !m.Attached() {
+		m.stand(InRing)
+	}
 }
 
 // fullFor says why this node takes no leaf now; "" if it does.

@@ -195,7 +195,7 @@ func (c *Catalog) prepare(kind uint8) error {
 	if c.set.caps[c.self] != nil {
 		return ErrRevoked
 	}
-	if c.Cloned() {
+	if kind != KindStatus && c.Cloned() {
 		return ErrCloned
 	}
 	for _, scope := range []string{ScopeNodes, ScopeMain} {

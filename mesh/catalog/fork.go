@@ -52,13 +52,27 @@ func (p proof) decode() (a, b *entry, err error) {
 	return a, b, nil
 }
 
-// Cloned reports whether own records came from elsewhere too often of late: then Append fails with ErrCloned.
-func (c *Catalog) Cloned() bool {
+// Cloned reports whether own records came from elsewhere too often of late, or one says that this key is in two places:
+// then Append takes nothing but a status, and fails with ErrCloned.
+func (c *Catalog) Cloned() bool { return c.Claims() > maxClaims }
+
+// Claims counts how often within the last hour own records came from elsewhere that this store did not hold: one comes
+// of a restored backup, many of another machine with this key.
+func (c *Catalog) Claims() int {
 	now := c.cfg.Wall()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.claims = slices.DeleteFunc(c.claims, func(at time.Time) bool { return now.Sub(at) > cloneTime || at.After(now) })
-	return len(c.claims) > maxClaims
+	return len(c.claims)
+}
+
+// saysCloned reports whether a status says that its node's key is in two places.
+func saysCloned(r *Record) bool {
+	if r.Kind != KindStatus {
+		return false
+	}
+	s, err := DecodeStatus(r.Body)
+	return err == nil && s.State == StatusCloned
 }
 
 // keepProof writes down why a log counts as forked, and tells all peers. Only a writer calls it.

@@ -210,8 +210,22 @@ func TestAClonedNodeStopsWriting(t *testing.T) {
 		if !errors.Is(err, ErrCloned) {
 			t.Errorf("they go on: %v", err)
 		}
-		if !one.Cloned() && !two.Cloned() {
+		say := func(c *Catalog) {
+			if _, err := c.Append(KindStatus, "", must(EncodeStatus(StatusBody{Name: "n", State: StatusCloned}))(t), 1); err != nil {
+				t.Errorf("it can't say that it is cloned: %v", err)
+			}
+			synctest.Wait()
+		}
+		switch {
+		case one.Cloned():
+			say(one)
+		case two.Cloned():
+			say(two)
+		default:
 			t.Error("neither says so")
+		}
+		if !one.Cloned() || !two.Cloned() {
+			t.Errorf("cloned: %v and %v; one told the other", one.Cloned(), two.Cloned())
 		}
 		time.Sleep(cloneTime + time.Minute)
 		if _, err := one.Append(KindArtifact, "app", offer(t, 99, "x"), 1); err != nil {

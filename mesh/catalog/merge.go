@@ -149,10 +149,12 @@ func parallel(n int, f func(i int) error) error {
 func (c *Catalog) store(fresh []incoming, flow *entry) ([]*entry, error) {
 	var keys, values [][]byte
 	var ahead uint64 // the highest of this node's epochs, from the current one on, that came back unknown
+	told := false    // and whoever wrote there says that the key is in two places
 	for _, in := range fresh {
 		keys, values = append(keys, in.key()), append(values, in.encoded)
 		if has, _ := c.set.known(in.entry); !has && in.log.Origin == c.self && in.log.Epoch >= c.epoch {
 			ahead = max(ahead, in.log.Epoch)
+			told = told || saysCloned(in.rec)
 		}
 	}
 	epoch := c.epoch
@@ -181,6 +183,9 @@ func (c *Catalog) store(fresh []incoming, flow *entry) ([]*entry, error) {
 	if ahead > 0 {
 		c.epoch = epoch
 		c.claims = append(c.claims, c.cfg.Wall())
+		for told && len(c.claims) <= maxClaims {
+			c.claims = append(c.claims, c.cfg.Wall())
+		}
 	}
 	var added []*entry
 	var proofs []Fork

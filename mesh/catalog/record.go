@@ -98,10 +98,7 @@ type core struct {
 	At     int64
 }
 
-var (
-	coreForm   = wire.FormOf[core]()
-	coreLimits = wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}
-)
+var coreLimits = wire.Limits{Bytes: MaxCertBytes, Items: 16, Total: 32}
 
 // tailBytes is what follows the core in the encoding of a record: Live, then Sig, as they are.
 const tailBytes = 33 + 64
@@ -230,7 +227,7 @@ func decodeEntry(b []byte) (*entry, error) {
 	}
 	said, tail := b[:len(b)-tailBytes], b[len(b)-tailBytes:]
 	var c core
-	if err := coreForm.Unmarshal(said, recordVersion, coreLimits, &c); err != nil {
+	if err := wire.Unmarshal(said, recordVersion, coreLimits, &c); err != nil {
 		return nil, fmt.Errorf("record: %w", err)
 	}
 	if c.Scope == 0 || int(c.Scope) >= len(scopes) {

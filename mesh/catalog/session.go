@@ -66,7 +66,9 @@ type session struct {
 	met     bool    // one did
 	done    bool    // send done when nothing else waits
 
-	waiting bool // for the turn to compare; owned by the writer
+	waiting bool              // for the turn to compare; owned by the writer
+	flushed []chan<- struct{} // closed when no push waits any more
+	over    bool              // none will be sent
 
 	kick chan struct{} // capacity 1: the writer looks again
 }
@@ -114,6 +116,7 @@ func (c *Catalog) PacedSession(ctx context.Context, conn net.Conn, peer id.Node,
 	cancel()
 	werr := <-written
 	<-closed
+	s.tellFlushed(true)
 	c.endTurn(s)
 	c.mu.Lock()
 	delete(c.sessions, s)

@@ -29,6 +29,41 @@ func (s *session) differSoon() {
 	s.wake()
 }
 
+// Flush waits until every session has sent what was new when it was called, or ctx ends. Whether it arrived nobody knows.
+func (c *Catalog) Flush(ctx context.Context) {
+	var all []chan struct{}
+	for _, s := range c.others(nil) {
+		s.mu.Lock()
+		if !s.over {
+			sent := make(chan struct{})
+			all, s.flushed = append(all, sent), append(s.flushed, sent)
+		}
+		s.mu.Unlock()
+		s.wake()
+	}
+	for _, sent := range all {
+		select {
+		case <-sent:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tellFlushed tells who waits in Flush, if nothing is left to push or the session is over.
+func (s *session) tellFlushed(over bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = s.over || over
+	if len(s.pushes) > 0 && !s.over {
+		return
+	}
+	for _, sent := range s.flushed {
+		close(sent)
+	}
+	s.flushed = nil
+}
+
 // prove queues proofs of forks. It never blocks.
 func (s *session) prove(list ...proof) {
 	s.mu.Lock()
@@ -86,6 +121,9 @@ func (s *session) write(ctx context.Context) error {
 		next, ok, err := s.next(&f)
 		if err != nil {
 			return err
+		}
+		if !ok {
+			s.tellFlushed(false)
 		}
 		if ok {
 			if err := s.send(next); err != nil {

@@ -26,7 +26,7 @@ func Marshal(version byte, v any) ([]byte, error) {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	sh, err := shapeOf(t, 0)
+	sh, err := shapeFor(t)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", t, err)
 	}
@@ -67,28 +67,11 @@ func Unmarshal(b []byte, version byte, lim Limits, v any) error {
 	if p.Kind() != reflect.Pointer || p.IsNil() {
 		return fmt.Errorf("decode into %T: want a pointer that is not nil", v)
 	}
-	sh, err := shapeOf(p.Type().Elem(), 0)
+	sh, err := shapeFor(p.Type().Elem())
 	if err != nil {
 		return fmt.Errorf("decode %s: %w", p.Type().Elem(), err)
 	}
 	return unmarshal(b, version, lim, sh, v, p.Elem())
-}
-
-// A Form is what a type looks like on the wire, read once: for messages that come by the thousand.
-type Form[T any] struct{ sh *shape }
-
-// FormOf panics for a type that can not be sent.
-func FormOf[T any]() Form[T] {
-	sh, err := shapeOf(reflect.TypeFor[T](), 0)
-	if err != nil {
-		panic("wire: " + err.Error())
-	}
-	return Form[T]{sh}
-}
-
-// Unmarshal is the package's Unmarshal into v. It may be called from many goroutines.
-func (f Form[T]) Unmarshal(b []byte, version byte, lim Limits, v *T) error {
-	return unmarshal(b, version, lim, f.sh, v, reflect.ValueOf(v).Elem())
 }
 
 func unmarshal(b []byte, version byte, lim Limits, sh *shape, v any, target reflect.Value) error {

@@ -3,7 +3,6 @@ package wire
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"math"
 	"runtime"
 	"strings"
@@ -328,30 +327,4 @@ func BenchmarkUnmarshalRecord(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-}
-
-// A Form decodes as Unmarshal does, and refuses to be made of what can not be sent.
-func TestAFormDecodesAlike(t *testing.T) {
-	type note struct {
-		Name string
-		List [][]byte
-	}
-	form := FormOf[note]()
-	b, err := Marshal(1, note{"a", [][]byte{{1}, {2}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, in := range [][]byte{b, b[:len(b)-1], nil, {2, 0xc0}, append(bytes.Clone(b), 0)} {
-		var x, y note
-		errX, errY := form.Unmarshal(in, 1, Limits{}, &x), Unmarshal(in, 1, Limits{}, &y)
-		if fmt.Sprint(x, errX) != fmt.Sprint(y, errY) {
-			t.Errorf("%x: %v, %v; Unmarshal says %v, %v", in, x, errX, y, errY)
-		}
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("a form of floats was made")
-		}
-	}()
-	FormOf[float64]()
 }

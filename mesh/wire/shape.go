@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
@@ -28,6 +29,22 @@ type shape struct {
 	elem     *shape   // of every element of an array, every value of a map
 	fields   []*shape // of a struct, instead of elem
 	typ      reflect.Type
+}
+
+// shapes holds the shape of each type that was asked for: reflect.Type to *shape, which nobody changes.
+var shapes sync.Map
+
+// shapeFor is the shape of a type, read once in the life of the process.
+func shapeFor(t reflect.Type) (*shape, error) {
+	if sh, ok := shapes.Load(t); ok {
+		return sh.(*shape), nil
+	}
+	sh, err := shapeOf(t, 0)
+	if err != nil {
+		return nil, err
+	}
+	shapes.Store(t, sh)
+	return sh, nil
 }
 
 // shapeOf reads the shape of a type, or says what of it cannot be sent.
