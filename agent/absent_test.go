@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meshd/agent/control"
+	"meshd/mesh/catalog"
 )
 
 const couriersScore = `role "late" { when = tag.late == "yes" }
@@ -94,7 +95,13 @@ func TestWhoLeftInOrderIsToldSoByLatecomersToo(t *testing.T) {
 		}
 		f.start(gone)
 		f.until("it is back", time.Minute, func() (bool, string) {
-			return f.member(host, "gone").Status == "alive" && f.member(later, "gone").Status == "alive", f.report()
+			r, ok := later.agent.mesh.Catalog().Newest(catalog.KindStatus, "", gone.agent.mesh.Self())
+			if !ok {
+				return false, "no status"
+			}
+			said, err := catalog.DecodeStatus(r.Body)
+			back, _ := f.whole()
+			return err == nil && said.State == catalog.StatusRunning && back, f.report()
 		})
 		f.halt(gone, true)
 		f.until("a crash is no goodbye", time.Minute, func() (bool, string) {

@@ -7,7 +7,7 @@ import (
 	"meshd/store/artifact"
 )
 
-// bodyVersion is the version byte of every body.
+// bodyVersion is the version byte of every body but a status'.
 const bodyVersion = 1
 
 // bodyLimits bounds a body before it is decoded; the record around it has its own limit in bytes.
@@ -28,7 +28,19 @@ type StatusBody struct {
 	Kept, Repaired, Failed, Waiting, Drifted int // promises by outcome
 
 	Facts map[string]string
+
+	State uint8
 }
+
+// The states of a node, as it says itself.
+const (
+	StatusRunning = 0
+	StatusLeft    = 1 // it was stopped in order
+	StatusCloned  = 2 // another machine writes with its key: it publishes nothing
+)
+
+// statusVersion is the version byte of a status' body.
+const statusVersion = 2
 
 // ArtifactBody offers one version of the record's name. Keep is 1 to MaxKeep: how many versions of the
 // name stay live in this log. Semver is the version that people gave, "" for none.
@@ -54,9 +66,6 @@ type PlacedBody struct {
 // CheckpointBody says that no record of its log below seq Floor counts any more: what was live there was
 // written again above it. So withdrawals need not be kept for ever.
 type CheckpointBody struct{ Floor uint64 }
-
-// artifactForm is of the body that most records have.
-var artifactForm = wire.FormOf[ArtifactBody]()
 
 // EncodeCheckpoint returns the body of a checkpoint record.
 func EncodeCheckpoint(b CheckpointBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
@@ -88,7 +97,7 @@ func DecodeLease(b []byte) (LeaseBody, error) { return decodeBody[LeaseBody](b) 
 func EncodeCert(b CertBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
 
 // EncodeStatus returns the body of a status record. Append refuses one beyond MaxRecordBytes.
-func EncodeStatus(b StatusBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
+func EncodeStatus(b StatusBody) ([]byte, error) { return wire.Marshal(statusVersion, &b) }
 
 // EncodeArtifact returns the body of an artifact record.
 func EncodeArtifact(b ArtifactBody) ([]byte, error) { return wire.Marshal(bodyVersion, &b) }
@@ -103,7 +112,7 @@ func EncodePlaced(b PlacedBody) ([]byte, error) { return wire.Marshal(bodyVersio
 func DecodeCert(b []byte) (CertBody, error) { return decodeBody[CertBody](b) }
 
 // DecodeStatus reads what EncodeStatus writes.
-func DecodeStatus(b []byte) (StatusBody, error) { return decodeBody[StatusBody](b) }
+func DecodeStatus(b []byte) (StatusBody, error) { return decodeBodyOf[StatusBody](b, statusVersion) }
 
 // DecodeWithdraw reads what EncodeWithdraw writes.
 func DecodeWithdraw(b []byte) (WithdrawBody, error) { return decodeBody[WithdrawBody](b) }
@@ -113,10 +122,9 @@ func DecodePlaced(b []byte) (PlacedBody, error) { return decodeBody[PlacedBody](
 
 // DecodeArtifact reads what EncodeArtifact writes and checks its numbers.
 func DecodeArtifact(b []byte) (ArtifactBody, error) {
-	var a ArtifactBody
-	err := artifactForm.Unmarshal(b, bodyVersion, bodyLimits, &a)
+	a, err := decodeBody[ArtifactBody](b)
 	if err != nil {
-		return a, fmt.Errorf("record body: %w", err)
+		return a, err
 	}
 	switch {
 	case a.Keep < 1 || a.Keep > MaxKeep:
@@ -134,9 +142,11 @@ func DecodeArtifact(b []byte) (ArtifactBody, error) {
 	return a, nil
 }
 
-func decodeBody[T any](b []byte) (T, error) {
+func decodeBody[T any](b []byte) (T, error) { return decodeBodyOf[T](b, bodyVersion) }
+
+func decodeBodyOf[T any](b []byte, version byte) (T, error) {
 	var v T
-	if err := wire.Unmarshal(b, bodyVersion, bodyLimits, &v); err != nil {
+	if err := wire.Unmarshal(b, version, bodyLimits, &v); err != nil {
 		return v, fmt.Errorf("record body: %w", err)
 	}
 	return v, nil
