@@ -71,6 +71,9 @@ func (v vitals) port() []control.Trouble {
 		return []control.Trouble{problem("port", v.addr, "bring the interface with that address up, or start meshd with --listen :6374 for all addresses",
 			"this node listens on an address that this machine has not now")}
 	}
+	if v.notTaken != "" {
+		return []control.Trouble{problem("attach", v.name, "let more members that can be reached run: each takes 64 leaves", "no member takes this leaf in: %s", v.notTaken)}
+	}
 	others, alive, far := 0, 0, false
 	for _, n := range v.nodes {
 		if n.Self {

@@ -22,7 +22,8 @@ type vitals struct {
 	name     string
 	dir      string // data folder
 	offline  bool
-	attached bool // a sync session with a peer is open
+	notTaken string // why no member takes this leaf in; "" if one does
+	attached bool   // a sync session with a peer is open
 	addr     string
 	foreign  bool                 // addr is of none of this machine's interfaces
 	addrs    []string             // advertised
@@ -66,7 +67,7 @@ type liar struct {
 func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 	a := d.a
 	v := vitals{
-		now: a.cfg.Wall(), name: a.name, dir: a.cfg.Node.Dir, offline: a.mesh.Offline(), attached: a.mesh.Attached(),
+		now: a.cfg.Wall(), name: a.name, dir: a.cfg.Node.Dir, offline: a.mesh.Offline(), attached: a.mesh.Attached(), notTaken: a.mesh.NotTaken(),
 		addr: a.mesh.Addr(), foreign: a.foreignAddr(), addrs: a.mesh.Advertised(), nodes: a.listed(), told: map[string]time.Time{},
 		charterExpires: a.mesh.Charter().Terms().Expires,
 	}

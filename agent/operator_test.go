@@ -347,6 +347,7 @@ func TestTheDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"offline", func(v *vitals) { v.offline = true }, "warning", "port", "10.0.0.1:6374", "off line", "meshctl offline --end"},
 		{"loopback", func(v *vitals) { v.addrs = []string{"127.0.0.1:6374"} }, "problem", "port", "10.0.0.1:6374", "loopback", "--advertise"},
 		{"foreign address", func(v *vitals) { v.foreign = true }, "problem", "port", "10.0.0.1:6374", "has not now", "--listen :6374"},
+		{"full", func(v *vitals) { v.notTaken = "full: 64 leaves are attached here" }, "problem", "attach", "host", "64 leaves are attached", "more members"},
 		{"deaf", func(v *vitals) { v.nodes[1].Alive, v.nodes[1].Status = false, "left" }, "problem", "port", "10.0.0.1:6374", "none reaches it", "firewall"},
 		{"cut off", func(v *vitals) { v.nodes[1].Alive, v.nodes[1].Status, v.attached = false, "left", false }, "problem", "port", "10.0.0.1:6374", "none of the 1", "network"},
 		{"absent", func(v *vitals) { v.nodes = append(v.nodes, mesh.Node{Name: "c", Status: "failed"}) }, "warning", "peers", "c", "never seen", "meshctl forget c"},

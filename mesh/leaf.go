@@ -90,7 +90,7 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 			m.cfg.Log.Debug("attach", "to", to, "error", err)
 			if errors.Is(err, errNotTaken) {
 				m.mu.Lock()
-				m.notTaken[to] = time.Now().Add(wait)
+				m.notTaken[to], m.notTakenWhy = time.Now().Add(wait), err.Error()
 				m.mu.Unlock()
 			}
 		}
@@ -134,6 +134,16 @@ func (t *tender) pointsToTry(active *point, now time.Time) []string {
 		out = append(slices.Clone(out[from:]), out[:from]...)[:pointsAtAll]
 	}
 	return out
+}
+
+// NotTaken says why the member that was asked last does not take this leaf in; "" while one does, or none answered.
+func (m *Mesh) NotTaken() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.standing != AsLeaf || len(m.points) > 0 {
+		return ""
+	}
+	return m.notTakenWhy
 }
 
 // absentLeaf reports whether n was heard to be a leaf: nobody can attach to it.

@@ -114,6 +114,7 @@ type Mesh struct {
 	lets          map[id.Node]*let     // what is to be told of them
 	points        map[id.Node]*point   // where this leaf is attached
 	notTaken      map[string]time.Time // until when an attach point is not asked
+	notTakenWhy   string               // what the last one said that refused
 	offline       bool
 
 	woken      chan struct{} // capacity 1: a resting leaf should poll

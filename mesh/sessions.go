@@ -110,6 +110,9 @@ func (m *Mesh) runSession(ctx context.Context, n id.Node, c net.Conn, dialler id
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Log.Debug("sync session ended", "peer", n.Short(), "error", err)
 	}
+	if ctx.Err() == nil {
+		m.probePoints() // of a leaf: what ended one stream may have silenced the others
+	}
 	m.tendSoon()
 	m.notify()
 }

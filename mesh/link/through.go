@@ -181,8 +181,8 @@ func (l *Link) openBack(ctx context.Context, at id.Node, token [16]byte) (net.Co
 	return c, nil
 }
 
-// Quiet has the system probe a stream of link after it was idle for so long, as rarely as a phone can bear; how soon the
-// far end's death is noticed is then up to what is said on it.
+// Quiet has the system probe a stream of link after it was idle for so long, as rarely as a phone can bear; the far end's
+// death is noticed within seconds of the next word that is said on it.
 func Quiet(c net.Conn, idle time.Duration) {
 	conn, ok := c.(*Conn)
 	if !ok {
@@ -191,7 +191,14 @@ func Quiet(c net.Conn, idle time.Duration) {
 	if tcp, ok := conn.raw.(*net.TCPConn); ok {
 		// Where it can't be set the system's own pace stays: dearer, and as right.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: quietProbe, Count: 3})
+		giveUp(tcp, silentLimit)
 	}
 }
 
-const quietProbe = 10 * time.Second // between probes, once there was no answer
+const (
+	quietProbe = 10 * time.Second // between probes, once there was no answer
+
+	// For what was sent on such a stream to arrive: after a longer cut the system would send it again only when as much
+	// time again has passed.
+	silentLimit = 6 * time.Second
+)
