@@ -19,7 +19,7 @@ func sharingDisk(t *testing.T, mkfs ...string) (dir string, free func() int64) {
 	}
 	for _, tool := range []string{mkfs[0], "losetup"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("skip: %s is not installed", tool)
+			t.Skipf("skip: needs %s", tool)
 		}
 	}
 	kind := strings.TrimPrefix(mkfs[0], "mkfs.")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"meshd/mesh/id"
+	"meshd/mesh/trust"
 	"meshd/mesh/wire"
 )
 
@@ -122,6 +123,9 @@ func (k *Carried) Check(encoded [][]byte) error {
 			return err
 		}
 		if in.cert() == nil {
+			if err := signedByOwner(in); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := in.verify(in.cert().Key); err != nil {
@@ -155,6 +159,22 @@ func (k *Carried) Check(encoded [][]byte) error {
 		}
 		return k.c.readBody(in.entry, k.key)
 	})
+}
+
+// signedByOwner judges a certificate that this charter does not back: whoever altered it since it was signed is found out.
+func signedByOwner(in incoming) error {
+	body, err := DecodeCert(in.rec.Body)
+	if err != nil {
+		return err
+	}
+	key, err := trust.LeafKey(body.Chain)
+	switch {
+	case err != nil:
+		return fmt.Errorf("certificate of %s: %w: %w", in.log.Origin.Short(), ErrMalformed, err)
+	case id.FromKey(key) != in.log.Origin:
+		return fmt.Errorf("certificate of %s: %w: it is that of %s", in.log.Origin.Short(), ErrMalformed, id.FromKey(key).Short())
+	}
+	return in.verify(key)
 }
 
 // key is that of a certificate that was carried, or else heard.

@@ -2,7 +2,10 @@ package catalog
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"testing"
+
+	"meshd/mesh/trust"
 )
 
 // What one catalog holds comes to another in pages, and makes it equal; equal catalogs have equal pages.
@@ -74,5 +77,43 @@ func TestPagesCarryACatalog(t *testing.T) {
 	}
 	if got := all[3].Live(ScopeMain, KindArtifact, ""); len(got) != 0 {
 		t.Errorf("%d records of unknown origins were taken", len(got))
+	}
+}
+
+// A certificate of which any byte was altered makes the page be refused; one of another mesh is whole, and left out.
+func TestAnAlteredCertificateIsRefused(t *testing.T) {
+	pageOf := func(w *world) (page [][]byte) {
+		c := w.open(t, 0, newShelf())
+		status(t, c, 1)
+		if err := c.Pages(func(LogID) bool { return true }, 1, 1<<20, func(p [][]byte) error {
+			if page == nil {
+				page = p
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return page
+	}
+	w := newWorld(t, 2)
+	reader, page := w.open(t, 1, newShelf()), pageOf(w)
+	if k := reader.Carry(); k.Check(page) != nil || k.Fresh != 1 {
+		t.Fatalf("the certificate as it was made: %d new", k.Fresh)
+	}
+	for i := range page[0] {
+		bad := bytes.Clone(page[0])
+		bad[i] ^= 1
+		if k := reader.Carry(); k.Check([][]byte{bad}) == nil {
+			t.Errorf("byte %d of %d altered: %d new, %d left out, no error", i, len(bad), k.Fresh, k.Keyless)
+		}
+	}
+	self := must(trust.NewIdentity(bytes.NewReader(seed("foreigner", 0))))(t)
+	abroad := &world{ids: []*trust.Identity{self}}
+	abroad.charter = must(trust.NewCharter(ed25519.NewKeyFromSeed(seed("root", 1)), self.Public(), epochStart))(t)
+	box, _ := self.BoxKey()
+	self.Chain = must(abroad.charter.Issue(self, self.Public(), *box, "foreigner", nil, seed("serial", 0)[:16], epochStart, epochStart.Add(trust.LeafLife)))(t)
+	k := reader.Carry()
+	if err := k.Check(pageOf(abroad)); err != nil || k.Keyless != 1 || k.Fresh != 0 {
+		t.Errorf("a certificate of another mesh: %v, %d left out, %d new", err, k.Keyless, k.Fresh)
 	}
 }

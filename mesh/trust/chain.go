@@ -102,6 +102,29 @@ func (c *Charter) intermediate(sponsor *Identity) (*x509.Certificate, error) {
 	return x509.ParseCertificate(der)
 }
 
+func parseCert(der []byte) (*x509.Certificate, error) {
+	if len(der) > maxCertDER {
+		return nil, fmt.Errorf("certificate of %d bytes, limit %d", len(der), maxCertDER)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// LeafKey is the key that a chain's leaf names, whoever vouches for it: enough to judge what its owner signed.
+func LeafKey(chain [][]byte) (ed25519.PublicKey, error) {
+	if len(chain) == 0 {
+		return nil, errors.New("certificate chain: it is empty")
+	}
+	leaf, err := parseCert(chain[0])
+	if err != nil {
+		return nil, fmt.Errorf("certificate chain: %w", err)
+	}
+	key, ok := leaf.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("certificate chain: leaf: key is a %T, want Ed25519", leaf.PublicKey)
+	}
+	return key, nil
+}
+
 // VerifyChain returns what the chain (leaf, intermediate) says, if every word of it is as this
 // charter has it; all but time, for which see Cert.Usable, and revocation.
 func (c *Charter) VerifyChain(chain [][]byte) (*Cert, error) {
@@ -110,10 +133,7 @@ func (c *Charter) VerifyChain(chain [][]byte) (*Cert, error) {
 	}
 	var certs [chainLength]*x509.Certificate
 	for i, der := range chain {
-		if len(der) > maxCertDER {
-			return nil, fmt.Errorf("certificate chain: certificate of %d bytes, limit %d", len(der), maxCertDER)
-		}
-		cert, err := x509.ParseCertificate(der)
+		cert, err := parseCert(der)
 		if err != nil {
 			return nil, fmt.Errorf("certificate chain: %w", err)
 		}
