@@ -29,7 +29,7 @@ type StatusBody struct {
 
 	Facts map[string]string
 
-	State uint8
+	State uint8 // StatusRunning, StatusLeft or StatusCloned; another counts as running
 }
 
 // The states of a node, as it says itself.

@@ -159,6 +159,8 @@ var ErrRevoked = errors.New("this node's key is revoked")
 // peers, when Append returns. keep counts for artifacts only, where it is written into the body unless it
 // is 0. The node's certificate goes before the first record of an epoch by itself.
 //
+// Of a node whose key is in two places a status alone is taken, so that others hear of it: see Cloned.
+//
 // After an error nothing was appended. The error is a *wire.LimitError when the record is too long, and
 // wraps ErrMalformed or artifact.ErrMalformed when name or body are wrong.
 func (c *Catalog) Append(kind uint8, name string, body []byte, keep int) (Record, error) {

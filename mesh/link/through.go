@@ -191,7 +191,7 @@ func Quiet(c net.Conn, idle time.Duration) {
 	if tcp, ok := conn.raw.(*net.TCPConn); ok {
 		// Where it can't be set the system's own pace stays: dearer, and as right.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: idle, Interval: quietProbe, Count: 3})
-		giveUp(tcp, silentLimit)
+		_ = giveUp(tcp, silentLimit)
 	}
 }
 

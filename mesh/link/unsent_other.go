@@ -1,6 +1,0 @@
-//go:build !linux
-
-package link
-
-// LimitUnsent does nothing here.
-func (c *Conn) LimitUnsent(int) error { return nil }
