@@ -11,9 +11,6 @@ const ringProves = time.Minute // as in package mesh
 // Two members that were leaves once, and no attach point was there to say that they are none any more: they find each
 // other after a split that is longer than serf remembers, and are told as the members that they are.
 func TestWhoWasALeafOnceHealsAsAMember(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a day of simulated time: more timers than the race detector's runtime bears")
-	}
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 61)
 		defer f.end()
