@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"meshd/agent/promise"
@@ -431,11 +432,17 @@ func (l *loop) end() {
 	}
 }
 
-// do runs f in the loop and waits for it; false when the agent stops first.
+// do runs f in the loop and waits for its end; an error, and f never runs, where ctx or the agent ends before f begins.
 func (l *loop) do(ctx context.Context, f func()) error {
+	var taken atomic.Bool // by the loop, which then runs f to its end, or by us, who no longer wait
 	finished := make(chan struct{})
 	select {
-	case l.calls <- func() { f(); close(finished) }:
+	case l.calls <- func() {
+		if taken.CompareAndSwap(false, true) {
+			f()
+			close(finished)
+		}
+	}:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.a.stopping:
@@ -445,8 +452,12 @@ func (l *loop) do(ctx context.Context, f func()) error {
 	case <-finished:
 		return nil
 	case <-l.a.stopping:
+	}
+	if taken.CompareAndSwap(false, true) {
 		return errStopping
 	}
+	<-finished
+	return nil
 }
 
 var errStopping = errors.New("this node is stopping")
