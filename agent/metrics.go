@@ -58,6 +58,7 @@ type meters struct {
 	info, members, sessions                                                       meter
 	promises, looks, repairs, failures, commands                                  meter
 	published, publishedBytes, pulledBytes, servedBytes, sparedBytes, wastedBytes meter
+	packTime, packSpent                                                           meter
 	records, logs, forks, appended, merged                                        meter
 	refused, scoresRefused, packets, linkBytes, storeBytes, journal, up           meter
 }
@@ -78,6 +79,8 @@ func newMeters() meters {
 		pulledBytes:    counter("artifacts_pulled_bytes_total", "Bytes of artifacts fetched from other nodes and verified."),
 		servedBytes:    counter("artifacts_served_bytes_total", "Bytes of artifacts sent to other nodes, before they were compressed."),
 		sparedBytes:    counter("artifacts_spared_bytes_total", "Bytes of those that compressing kept off the links."),
+		packTime:       counter("artifacts_compress_seconds_total", "Time that compressing artifacts took, and finding out whether it pays."),
+		packSpent:      counter("artifacts_compress_spent_total", "Answers sent uncompressed because the time for that, an eighth of a core a peer and a quarter in all, was spent."),
 		wastedBytes:    counter("artifacts_wasted_bytes_total", "Bytes of artifacts received in vain: twice, too late or false."),
 		records:        gauge("catalog_records", "Live records in the catalog."),
 		logs:           gauge("catalog_logs", "Logs in the catalog."),
@@ -149,6 +152,8 @@ func (c nodeCollector) mesh(out chan<- prometheus.Metric, s mesh.Stats) {
 	out <- all.pulledBytes.is(float64(s.Swarm.PulledBytes))
 	out <- all.servedBytes.is(float64(s.Swarm.ServedBytes))
 	out <- all.sparedBytes.is(float64(s.Swarm.SparedBytes))
+	out <- all.packTime.is(s.Swarm.PackTime.Seconds())
+	out <- all.packSpent.is(float64(s.Swarm.PackSpent))
 	out <- all.wastedBytes.is(float64(s.Swarm.WastedBytes))
 	out <- all.records.is(float64(s.Catalog.Records))
 	out <- all.logs.is(float64(s.Catalog.Logs))

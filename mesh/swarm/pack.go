@@ -2,11 +2,14 @@ package swarm
 
 import (
 	"fmt"
+	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
 
+	"meshd/mesh/id"
 	"meshd/mesh/wire"
 )
 
@@ -35,7 +38,14 @@ type packer struct {
 	dec    *zstd.Decoder
 	failed error
 
-	packing sync.Mutex
+	packing sync.Mutex // of what compresses: all that follows up to mu
+	room    []byte     // a sample, and what it is compressed to
+	all     allowance
+	peers   map[id.Node]*allowance
+	took    func(since time.Time) time.Duration // nil: time.Since; simulated time stands still while a core works
+
+	ran   atomic.Int64 // nanoseconds that the compressor ran
+	spent atomic.Int64 // answers that went as they are because there was no time left for them
 
 	mu    sync.Mutex
 	speed float64 // bytes a second that went into the compressor lately
@@ -51,34 +61,69 @@ func (p *packer) begin() error {
 		}
 		p.dec, p.failed = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxMemory(maxExtent), zstd.WithDecoderMaxWindow(maxExtent), zstd.WithDecodeAllCapLimit(true))
+		p.room = make([]byte, 2*samples*sampleSize+1<<10)
+		p.all, p.peers = allowance{share: allShare}, map[id.Node]*allowance{}
 	})
 	return p.failed
 }
 
-// pays says by a sample of b whether compressing it saves an eighth or more.
-func (p *packer) pays(b []byte) bool {
+// pays says by a sample of b whether compressing it for a peer saves an eighth or more, and whether there is time left
+// for that.
+func (p *packer) pays(peer id.Node, b []byte) bool {
 	if len(b) < minPack || p.begin() != nil {
 		return false
 	}
-	var sample [samples * sampleSize]byte
+	p.packing.Lock()
+	defer p.packing.Unlock()
+	start := time.Now()
+	of := p.peers[peer]
+	if !p.all.has(start) || of != nil && !of.has(start) {
+		p.spent.Add(1)
+		return false
+	}
+	sample := p.room[:samples*sampleSize]
 	for i := range samples {
 		copy(sample[i*sampleSize:], b[i*(len(b)-sampleSize)/(samples-1):][:sampleSize])
 	}
-	var room [len(sample) + 1<<10]byte
-	return len(p.enc.EncodeAll(sample[:], room[:0])) < len(sample)/8*7
+	out := p.enc.EncodeAll(sample, p.room[len(sample):len(sample)])
+	p.spend(peer, start)
+	return len(out) < len(sample)/8*7
 }
 
-// pack appends b to dst, compressed.
-func (p *packer) pack(b, dst []byte) []byte {
+// pack appends b to dst, compressed, for a peer.
+func (p *packer) pack(peer id.Node, b, dst []byte) []byte {
 	p.packing.Lock() // the wait for another answer says nothing of the core
 	start := time.Now()
 	out := p.enc.EncodeAll(b, dst)
-	took := time.Since(start)
+	took := p.spend(peer, start)
 	p.packing.Unlock()
 	if took > 0 {
 		p.learn(float64(len(b)) / took.Seconds())
 	}
 	return out
+}
+
+// spend takes off a peer's allowance, and off that of all, what the compressor took since then. A core that others use
+// too is counted longer, so that less is compressed where there is no core to spare. p.packing is held.
+func (p *packer) spend(peer id.Node, since time.Time) time.Duration {
+	took := time.Since(since)
+	if p.took != nil {
+		took = p.took(since)
+	}
+	of := p.peers[peer]
+	if of == nil {
+		if len(p.peers) >= packPeers {
+			maps.DeleteFunc(p.peers, func(_ id.Node, o *allowance) bool { return o.full(since) })
+		}
+		of = &allowance{share: peerShare}
+		p.peers[peer] = of
+	}
+	for _, a := range []*allowance{&p.all, of} {
+		a.fill(since)
+		a.left -= took
+	}
+	p.ran.Add(int64(took))
+	return took
 }
 
 func (p *packer) learn(speed float64) {
@@ -216,11 +261,11 @@ func (x *session) packs(carries uint32) bool {
 // does not pay. The caller releases what it gets.
 func (x *session) packed(buf *buffer, carries uint32) *buffer {
 	plain := buf.b[headRoom:]
-	if len(plain) < minPack || !x.packs(carries) || !x.s.packer.pays(plain) {
+	if len(plain) < minPack || !x.packs(carries) || !x.s.packer.pays(x.peer, plain) {
 		return nil
 	}
 	out := x.s.buffers.get(len(buf.b))
-	b := x.s.packer.pack(plain, out.b[:headRoom])
+	b := x.s.packer.pack(x.peer, plain, out.b[:headRoom])
 	if len(b)-headRoom >= len(plain)/16*15 || &b[0] != &out.b[0] {
 		out.release()
 		return nil
