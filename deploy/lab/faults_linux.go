@@ -309,6 +309,7 @@ func measureQuick(ctx context.Context, l *lab) ([]figure, error) {
 		func() ([]figure, error) { return l.killed(ctx, receivers, size) },
 		func() ([]figure, error) { return l.resume(ctx, 2, size) },
 		func() ([]figure, error) { return measureFull(ctx, l) },
+		func() ([]figure, error) { return l.text(ctx, 1, size, false) },
 	} {
 		f, err := more()
 		if err != nil {

@@ -29,6 +29,7 @@ var swarmScenarios = []scenario{
 	{"small", 3 * time.Minute, measureSmall},
 	{"news30", 4 * time.Minute, measureNews},
 	{"caps", 2 * time.Minute, measureCaps},
+	{"text", 5 * time.Minute, measureText},
 	{"quick", 2 * time.Minute, measureQuick},
 }
 
@@ -45,6 +46,8 @@ type crew struct {
 	size  int               // of what is sent (bytes)
 	rate  int               // of each link (Mbit/s); 0: not shaped
 	data  map[string]string // data folders that are not the mesh's own, by node
+	of    string            // what is sent: logLines, or random bytes in the words of the scenario
+	count bool              // nodes serve their metrics, and outcomes tell what compressing did
 }
 
 // newCrew makes the hosts.
@@ -91,7 +94,7 @@ func (c *crew) close() error {
 }
 
 func (c *crew) String() string {
-	return fmt.Sprintf("%d peers, %d MiB, %d Mbit/s", len(c.hosts)-1, c.size>>20, c.rate)
+	return fmt.Sprintf("%d peers, %d MiB%s, %d Mbit/s", len(c.hosts)-1, c.size>>20, c.of, c.rate)
 }
 
 // ideal is what the link needs for the bytes alone.
@@ -117,6 +120,7 @@ type outcome struct {
 	egress float64       // bytes that the origin sent
 	cpu    time.Duration // of all processes
 	peak   float64       // RSS of the largest process (bytes)
+	pack   *packing      // nil: not counted
 }
 
 // figures tells an outcome; targets of 0 are none.
@@ -133,6 +137,11 @@ func (r *outcome) figures(c *crew, timeTarget, egressTarget float64) []figure {
 	if r.call > 0 {
 		list = append(list, one("the first peer's time over ideal", "x", r.first.Seconds()/c.ideal().Seconds(), 0),
 			one("time over ideal from the call of publish", "x", r.call.Seconds()/c.ideal().Seconds(), 0))
+	}
+	if r.pack != nil {
+		list = append(list, one("spared by all nodes over size", "x", r.pack.spared/float64(c.size), 0),
+			one("time in the compressors of all nodes", "s", r.pack.seconds, 0),
+			one("answers for which there was none left", "", r.pack.spent, 0))
 	}
 	return list
 }
@@ -175,9 +184,13 @@ func (c *crew) other(ctx context.Context, name string) ([]figure, error) {
 	if c.l.alone {
 		return nil, nil
 	}
-	program, do := map[string]string{"aria2": "aria2c", "rsync": "rsync"}[name], map[string]func(context.Context, string) (*outcome, error){
-		"aria2": c.aria2, "rsync": c.rsync,
-	}[name]
+	program, do := "rsync", func(ctx context.Context, source string) (*outcome, error) { return c.rsync(ctx, source) }
+	switch name {
+	case "aria2":
+		program, do = "aria2c", c.aria2
+	case "rsync -z":
+		do = func(ctx context.Context, source string) (*outcome, error) { return c.rsync(ctx, source, "-z") }
+	}
 	if _, err := exec.LookPath(program); err != nil {
 		return []figure{{name: fmt.Sprintf("%s: %s", c, name), remark: program + " is not installed (apt-get install " + name + ")"}}, nil
 	}
@@ -187,7 +200,7 @@ func (c *crew) other(ctx context.Context, name string) ([]figure, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	source := filepath.Join(dir, "source")
-	if _, err := randomFile(source, c.size); err != nil {
+	if err := c.prepare(source); err != nil {
 		return nil, err
 	}
 	r, err := do(ctx, source)
@@ -205,7 +218,7 @@ func (c *crew) spread(ctx context.Context, few int) (_ *outcome, err error) {
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
 	source := m.path("source")
-	if _, err := randomFile(source, c.size); err != nil {
+	if err := c.prepare(source); err != nil {
 		return nil, err
 	}
 	t, err := c.offer(ctx, m, source)
@@ -224,7 +237,7 @@ func (c *crew) mesh(ctx context.Context) (*mesh, error) {
 	for _, h := range c.hosts {
 		hosts[h.name] = h
 	}
-	m, err := c.l.newMeshOn(ctx, hosts, c.hosts[0].name)
+	m, err := c.l.newMeshOn(ctx, hosts, c.hosts[0].name, c.flags()...)
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +253,7 @@ func (c *crew) gather(ctx context.Context, m *mesh) error {
 		if err != nil {
 			return err
 		}
-		flags := []string{"--name", h.name, "--join", token}
+		flags := append([]string{"--name", h.name, "--join", token}, c.flags()...)
 		if disk := c.data[h.name]; disk != "" {
 			if err := os.Symlink(disk, m.path(h.name)); err != nil {
 				return err
@@ -388,7 +401,10 @@ func (t *trial) outcome(ctx context.Context) (*outcome, error) {
 		r.cpu += used - t.before[i]
 		r.peak = max(r.peak, peak)
 	}
-	return r, nil
+	if t.c.count {
+		r.pack, err = t.c.packing(ctx)
+	}
+	return r, err
 }
 
 // alike compares two files by their digests.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -120,7 +121,7 @@ func (c *crew) rsyncDaemon(ctx context.Context, dir string) (*tool, error) {
 
 // rsync has each receiver fetch all below source from the origin's daemon, all at once; where they put it is told by
 // their names below dir.
-func (c *crew) rsync(ctx context.Context, source string) (r *outcome, err error) {
+func (c *crew) rsync(ctx context.Context, source string, flags ...string) (r *outcome, err error) {
 	dir, err := c.folders("a")
 	if err != nil {
 		return nil, err
@@ -138,7 +139,7 @@ func (c *crew) rsync(ctx context.Context, source string) (r *outcome, err error)
 	if err != nil {
 		return nil, err
 	}
-	r = &outcome{who: "rsync, no crypto"}
+	r = &outcome{who: strings.Join(append([]string{"rsync"}, flags...), " ") + ", no crypto"}
 	began := time.Now()
 	var tools []*tool
 	defer func() {
@@ -147,7 +148,8 @@ func (c *crew) rsync(ctx context.Context, source string) (r *outcome, err error)
 		}
 	}()
 	for _, h := range c.hosts[1:] {
-		t, err := h.run("rsync", "-a", "-W", fmt.Sprintf("rsync://%s:%d/a/", c.hosts[0].addr, rsyncPort), filepath.Join(dir, h.name)+"/")
+		args := append(flags, "-a", "-W", fmt.Sprintf("rsync://%s:%d/a/", c.hosts[0].addr, rsyncPort), filepath.Join(dir, h.name)+"/")
+		t, err := h.run("rsync", args...)
 		if err != nil {
 			return nil, err
 		}
