@@ -16,13 +16,20 @@ type cutter struct {
 	early, late      uint // zero bits at the top of the rolling hash
 }
 
-// The two cutters are part of the format: other sizes give other chunks, other trees, other hashes.
-// Content is cut at 64 KiB (mean about 73 KiB). Manifests are cut finer, because their change is
-// always small: 4 KiB inserted in front of 256 MiB costs one part, not half the manifest.
+// The cutters are part of the format: other sizes give other chunks, other trees, other hashes.
+// Content is cut at 64 KiB (mean about 73 KiB), and behind its first farFrom bytes at 192 KiB (mean about 189 KiB):
+// what each chunk costs in memory and rows would grow with the file. By the place in the file, not by its size: a
+// file that grows keeps its chunks, and a stream need not tell how long it is. A change moves the chunks up to the next
+// common cut, about 150 KiB, or 680 KiB there. Manifests are cut finer, because their change is always small: 4 KiB
+// inserted in front of 256 MiB costs one part, not half the manifest.
 var (
 	contentCut  = cutter{min: 16 << 10, normal: 64 << 10, max: MaxChunk, early: 18, late: 14}
+	farCut      = cutter{min: 64 << 10, normal: 192 << 10, max: MaxChunk, early: 19, late: 14}
 	manifestCut = cutter{min: 2 << 10, normal: 8 << 10, max: 32 << 10, early: 15, late: 11}
 )
+
+// farFrom is the number of bytes after which the first chunk that begins is cut by farCut.
+const farFrom = 256 << 20
 
 // gear maps a byte to 64 fixed random bits: the first 8 bytes, big-endian, of the SHA-256 of
 // "meshd gear/1" and the byte. Part of the format.
@@ -36,8 +43,8 @@ func makeGear() (table [256]uint64) {
 	return table
 }
 
-// Split cuts what r holds into chunks, in order: FastCDC of at least 16, about 64 and at most 256 KiB;
-// 64 KiB or less is one chunk, nothing is none. Equal bytes give equal chunks on every machine. The slice
+// Split cuts what r holds into chunks, in order: FastCDC of at least 16, about 64 and at most 256 KiB, behind 256 MiB of
+// at least 64 and about 192 KiB; 64 KiB or less is one chunk, nothing is none. Equal bytes give equal chunks on every machine. The slice
 // given to emit is valid until emit returns; its error ends the work and is returned as it is.
 func Split(r io.Reader, emit func(chunk []byte) error) error {
 	return new(Splitter).Split(r, emit)
@@ -46,7 +53,7 @@ func Split(r io.Reader, emit func(chunk []byte) error) error {
 // A Splitter does the work of the function Split for one reader after the other, in one buffer. The zero
 // value is ready. It must not be used from two goroutines at once.
 type Splitter struct {
-	cut *cutter // nil = that of content
+	cut *cutter // nil = those of content
 	buf []byte  // twice the longest chunk, or more than all that is read; empty before the first use
 }
 
@@ -59,8 +66,11 @@ func (s *Splitter) Split(r io.Reader, emit func(chunk []byte) error) error {
 	if s.buf == nil {
 		s.buf = make([]byte, 2*c.max)
 	}
-	start, end, first, eof := 0, 0, true, false
-	for {
+	start, end, eof := 0, 0, false
+	for done := int64(0); ; {
+		if s.cut == nil && done >= farFrom {
+			c = &farCut
+		}
 		if end-start < c.max && !eof {
 			end = copy(s.buf, s.buf[start:end])
 			start = 0
@@ -78,14 +88,14 @@ func (s *Splitter) Split(r io.Reader, emit func(chunk []byte) error) error {
 			return nil
 		}
 		n := end - start
-		if !first || n > c.normal {
+		if done > 0 || n > c.normal {
 			n = c.cut(s.buf[start:end])
 		}
-		first = false
 		if err := emit(s.buf[start : start+n]); err != nil {
 			return err
 		}
 		start += n
+		done += int64(n)
 	}
 }
 

@@ -118,6 +118,50 @@ func TestSplitMeanAndResync(t *testing.T) {
 	}
 }
 
+// nothing is as many zero bytes as are asked for, which are cut at MaxChunk.
+type nothing struct{}
+
+func (nothing) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// Behind farFrom chunks are longer, up to there they are as ever, and something in front moves few of either kind. The
+// sizes are part of the format: these values may never change.
+func TestSplitFarChunksAreLonger(t *testing.T) {
+	in := noise(8<<20, 6)
+	split := func(front string) (sizes []int, ids []Digest) {
+		r := io.MultiReader(bytes.NewBufferString(front), io.LimitReader(nothing{}, farFrom), bytes.NewReader(in))
+		err := Split(r, func(c []byte) error {
+			sizes, ids = append(sizes, len(c)), append(ids, Sum(c))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sizes, ids
+	}
+	sizes, ids := split("")
+	const near = farFrom / MaxChunk
+	if slices.Max(sizes[:near]) != MaxChunk || slices.Min(sizes[:near]) != MaxChunk {
+		t.Errorf("chunks before: %v", sizes[:near])
+	}
+	want := []int{155135, 164612, 78803, 197734, 197491, 205618, 152307, 214729, 250585, 200175, 206049, 212845, 213527, 197274, 199433, 201586, 77275, 197025, 261950, 205354, 201192, 231130, 206815, 160699, 234504, 200981, 212927, 217854, 217099, 144198, 157604, 230277, 182996, 205172, 156412, 115502, 77241, 198725, 207705, 103318, 202991, 202154, 96746, 207123, 204110, 23626}
+	if !slices.Equal(sizes[near:], want) {
+		t.Errorf("chunks behind: %v, want %v", sizes[near:], want)
+	}
+	moved, movedIDs := split(string(noise(4096, 4)))
+	fresh := 0
+	for i, id := range movedIDs {
+		if !slices.Contains(ids, id) {
+			fresh += moved[i]
+		}
+	}
+	if fresh > 2<<20 {
+		t.Errorf("4 KiB in front make %d new bytes", fresh)
+	}
+}
+
 func TestSplitErrors(t *testing.T) {
 	want := errors.New("broken")
 	if err := Split(iotest.ErrReader(want), func([]byte) error { return nil }); !errors.Is(err, want) {
