@@ -82,8 +82,7 @@ type intake struct {
 	roots []artifact.Digest // of the artifacts, in order
 	kept  []func()          // let go of what keeps the roots from being collected
 
-	ids    []artifact.Digest
-	chunks [][]byte
+	chunks []artifact.Summed
 	ready  int // bytes of chunks
 }
 
@@ -165,7 +164,7 @@ func (in *intake) Artifact(record []byte) (artifact.Ref, error) {
 
 // Chunk gathers bytes and writes them in batches.
 func (in *intake) Chunk(d artifact.Digest, b []byte) error {
-	in.ids, in.chunks = append(in.ids, d), append(in.chunks, b)
+	in.chunks = append(in.chunks, artifact.Summed{ID: d, CRC: artifact.CRC(b), Bytes: b})
 	if in.ready += len(b); in.ready < importBatch {
 		return nil
 	}
@@ -173,16 +172,16 @@ func (in *intake) Chunk(d artifact.Digest, b []byte) error {
 }
 
 func (in *intake) flush() error {
-	if err := in.ctx.Err(); err != nil || len(in.ids) == 0 {
+	if err := in.ctx.Err(); err != nil || len(in.chunks) == 0 {
 		return err
 	}
 	b := in.a.store.Begin()
 	defer b.Close()
-	err := b.Write(in.ids, in.chunks)
+	err := b.Write(in.chunks)
 	if err == nil {
 		err = b.Commit()
 	}
-	in.ids, in.chunks, in.ready = nil, nil, 0
+	in.chunks, in.ready = nil, 0
 	return err
 }
 

@@ -68,9 +68,11 @@ func (s *Store) add(ctx context.Context, o AddOptions) (artifact.Ref, error) {
 // addEntries ends what is added with its manifest, and the record that it is held.
 func (s *Store) addEntries(w *writer, entries []artifact.Entry, o AddOptions) (artifact.Ref, error) {
 	m := artifact.Manifest{Entries: entries, Of: o.Of, Origin: o.Origin, Meta: o.Meta}
-	root, ref, err := m.EncodeTo(func(c artifact.Chunk, part []byte) error { return w.add(c.ID, part) })
+	root, ref, err := m.EncodeTo(func(c artifact.Chunk, part []byte) error {
+		return w.add(artifact.Summed{ID: c.ID, CRC: artifact.CRC(part), Bytes: part})
+	})
 	if err == nil {
-		err = w.add(ref.Root, root)
+		err = w.add(artifact.SumUp(root))
 	}
 	if err == nil {
 		err = w.flush()
@@ -223,7 +225,7 @@ func (r *reader) file(ctx context.Context, dir *os.Root, it item) ([]artifact.Ch
 		if r.w == nil {
 			return ctx.Err()
 		}
-		return cmp.Or(ctx.Err(), r.w.add(c.ID, b))
+		return cmp.Or(ctx.Err(), r.w.add(artifact.Summed{ID: c.ID, CRC: artifact.CRC(b), Bytes: b}))
 	})
 	if err == nil {
 		err = changed()

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"slices"
@@ -47,7 +46,7 @@ func (s *Store) Read(id artifact.Digest, buf []byte) ([]byte, error) {
 			b = slices.Grow(buf[:0], int(r.n))[:r.n]
 			err = s.packs.read(r.pack, int64(r.off), b)
 		}
-		if err == nil && crc32.Checksum(b, castagnoli) == r.crc {
+		if err == nil && artifact.CRC(b) == r.crc {
 			return b, nil
 		}
 		if err != nil && !isDamage(err) {
@@ -114,14 +113,14 @@ func (s *Store) forget(id artifact.Digest, bad row) (forgotten bool, err error) 
 // already cost a look-up. Until an artifact that has them is held or expected, they are kept for at least
 // one whole call of Collect.
 func (s *Store) Write(chunks [][]byte) error {
-	ids := make([]artifact.Digest, len(chunks))
+	summed := make([]artifact.Summed, len(chunks))
 	for i, c := range chunks {
-		ids[i] = artifact.Sum(c)
+		summed[i] = artifact.SumUp(c)
 	}
 	err := s.retryLost(func() error {
 		b := s.begin()
 		defer b.Close()
-		if err := b.write(ids, chunks); err != nil {
+		if err := b.write(summed); err != nil {
 			return err
 		}
 		return b.w.commit(nil)
@@ -135,7 +134,7 @@ func (s *Store) Write(chunks [][]byte) error {
 // batch is an artifact.Batch of chunks that came from peers.
 type batch struct{ w *writer }
 
-// Begin opens a batch. Its digests are believed; Place verifies again before anything is put in place. A chunk
+// Begin opens a batch. Its sums are believed; Place verifies again before anything is put in place. A chunk
 // that was held when it was written and is found damaged before the commit is missing after it.
 func (s *Store) Begin() artifact.Batch {
 	b := s.begin()
@@ -149,32 +148,29 @@ func (s *Store) begin() batch {
 	return b
 }
 
-func (b batch) Write(ids []artifact.Digest, chunks [][]byte) error {
-	if err := b.write(ids, chunks); err != nil {
+func (b batch) Write(chunks []artifact.Summed) error {
+	if err := b.write(chunks); err != nil {
 		return fmt.Errorf("write %d chunks: %w", len(chunks), err)
 	}
 	return nil
 }
 
 // write copies small chunks, which gather until they are worth a write, and writes the others at once.
-func (b batch) write(ids []artifact.Digest, chunks [][]byte) error {
-	if len(ids) != len(chunks) {
-		return fmt.Errorf("%d digests are given", len(ids))
-	}
+func (b batch) write(chunks []artifact.Summed) error {
 	for _, c := range chunks {
-		if len(c) == 0 || len(c) > artifact.MaxChunk {
-			return fmt.Errorf("a chunk has %d bytes: 1 to %d are allowed", len(c), artifact.MaxChunk)
+		if n := len(c.Bytes); n == 0 || n > artifact.MaxChunk {
+			return fmt.Errorf("a chunk has %d bytes: 1 to %d are allowed", n, artifact.MaxChunk)
 		}
 	}
-	staged := b.w.s.stageChunks(ids, chunks)
+	staged := b.w.s.stageChunks(chunks)
 	defer staged()
 	lent := false
-	for i, c := range chunks {
+	for _, c := range chunks {
 		put := b.w.add
-		if len(c) > maxInline {
+		if len(c.Bytes) > maxInline {
 			put, lent = b.w.lend, true
 		}
-		if err := put(ids[i], c); err != nil {
+		if err := put(c); err != nil {
 			return err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 
 	"go.etcd.io/bbolt"
@@ -277,7 +276,7 @@ func (s *Store) rewritePack(ctx context.Context, number uint32, rows []newRow) e
 		if err != nil && !isDamage(err) {
 			return err
 		}
-		if err != nil || crc32.Checksum(b, castagnoli) != r.crc {
+		if err != nil || artifact.CRC(b) != r.crc {
 			damaged = append(damaged, r)
 			continue
 		}

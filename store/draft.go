@@ -41,9 +41,10 @@ func (s *Store) Draft(ctx context.Context, content func(put func(e artifact.Entr
 			}
 		case artifact.File:
 			err = splitter.Split(body, func(b []byte) error {
-				c := artifact.Chunk{ID: artifact.Sum(b), SizeBytes: uint32(len(b))}
-				e.Chunks, e.SizeBytes = append(e.Chunks, c), e.SizeBytes+int64(len(b))
-				return cmp.Or(ctx.Err(), d.w.add(c.ID, b))
+				c := artifact.SumUp(b)
+				e.Chunks = append(e.Chunks, artifact.Chunk{ID: c.ID, SizeBytes: uint32(len(b))})
+				e.SizeBytes += int64(len(b))
+				return cmp.Or(ctx.Err(), d.w.add(c))
 			})
 		}
 		d.entries = append(d.entries, e)

@@ -3,7 +3,6 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 
 	"go.etcd.io/bbolt"
 )
@@ -47,8 +46,6 @@ const (
 	maxInline    = 16 << 10
 	maxInlineRun = 64 << 10
 )
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // row tells where the bytes of a chunk are. Its checksum finds bit rot at a tenth of what SHA-256 costs;
 // against malice the digest was checked when the bytes came in, and is again where they are placed.

@@ -200,19 +200,19 @@ func (b *sibling) offset(piece int32) int64 {
 }
 
 // take writes chunks, whose digests are believed, wherever they belong.
-func (b *sibling) take(ids []artifact.Digest, chunks [][]byte) error {
+func (b *sibling) take(chunks []artifact.Summed) error {
 	if b.order == nil {
 		b.index()
 	}
-	for i, id := range ids {
-		key := keyOf(id)
+	for _, chunk := range chunks {
+		key := keyOf(chunk.ID)
 		at, _ := slices.BinarySearch(b.keys, key)
 		for ; at < len(b.keys) && b.keys[at] == key; at++ {
 			p := b.order[at]
-			if c := b.piece(p); b.here[p] || c.ID != id || int(c.SizeBytes) != len(chunks[i]) {
+			if c := b.piece(p); b.here[p] || c.ID != chunk.ID || int(c.SizeBytes) != len(chunk.Bytes) {
 				continue
 			}
-			if err := b.write(p, chunks[i]); err != nil {
+			if err := b.write(p, chunk.Bytes); err != nil {
 				return err
 			}
 			b.here[p] = true

@@ -91,7 +91,7 @@ func (s *Store) stages() []*stage {
 
 // stageChunks lets stages take what came from a peer, beside the caller, who calls wait before the memory of the chunks
 // is used again.
-func (s *Store) stageChunks(ids []artifact.Digest, chunks [][]byte) (wait func()) {
+func (s *Store) stageChunks(chunks []artifact.Summed) (wait func()) {
 	list := s.stages()
 	if len(list) == 0 {
 		return func() {}
@@ -99,7 +99,7 @@ func (s *Store) stageChunks(ids []artifact.Digest, chunks [][]byte) (wait func()
 	var work sync.WaitGroup
 	work.Go(func() {
 		for _, st := range list {
-			st.take(ids, chunks)
+			st.take(chunks)
 		}
 	})
 	return work.Wait
@@ -126,13 +126,13 @@ func (st *stage) end() {
 	st.ended, st.sibling = true, nil
 }
 
-func (st *stage) take(ids []artifact.Digest, chunks [][]byte) {
+func (st *stage) take(chunks []artifact.Summed) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.sibling == nil {
 		return
 	}
-	if err := st.sibling.take(ids, chunks); err != nil {
+	if err := st.sibling.take(chunks); err != nil {
 		st.s.log.Debug("placing reads all from packs", "path", st.sp.path, "err", err)
 		st.end()
 	}

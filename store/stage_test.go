@@ -28,14 +28,14 @@ func pull(t testing.TB, from, to *Store, root artifact.Digest, between func(n in
 		}
 		some := missing[:min(len(missing), 7)]
 		missing = missing[len(some):]
-		ids, chunks := make([]artifact.Digest, len(some)), make([][]byte, len(some))
+		chunks := make([]artifact.Summed, len(some))
 		for i, c := range some {
-			ids[i] = c.ID
-			chunks[i], err = from.Read(c.ID, nil)
+			b, err := from.Read(c.ID, nil)
 			must(t, err)
+			chunks[i] = artifact.SumUp(b)
 		}
 		b := to.Begin()
-		err := errors.Join(b.Write(ids, chunks), b.Commit())
+		err := errors.Join(b.Write(chunks), b.Commit())
 		b.Close()
 		if err != nil {
 			return err

@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"hash/crc32"
 	"slices"
 	"syscall"
 
@@ -28,7 +27,7 @@ type writer struct {
 	loose      bool   // a chunk that was found and then lost is no error
 
 	// run are chunks that are not looked up yet, runBytes long together; buf is where add copied them to.
-	run      []piece
+	run      []artifact.Summed
 	runBytes int
 	buf      []byte
 
@@ -39,11 +38,6 @@ type writer struct {
 	rows  []newRow
 	spans []span
 	bytes int64
-}
-
-type piece struct {
-	id artifact.Digest
-	b  []byte
 }
 
 type newRow struct {
@@ -73,30 +67,31 @@ func (w *writer) close() {
 }
 
 // add takes a copy of a chunk.
-func (w *writer) add(id artifact.Digest, b []byte) error {
-	if _, ok := w.taken[id]; ok {
+func (w *writer) add(c artifact.Summed) error {
+	if _, ok := w.taken[c.ID]; ok {
 		return nil
 	}
-	if cap(w.buf)-len(w.buf) < len(b) { // pieces of before keep the memory that this leaves
+	if cap(w.buf)-len(w.buf) < len(c.Bytes) { // pieces of before keep the memory that this leaves
 		n := bufBytes
-		if cap(w.buf) > 0 || len(b) > n {
+		if cap(w.buf) > 0 || len(c.Bytes) > n {
 			n = flushBytes + artifact.MaxChunk // no run is longer
 		}
 		w.buf = make([]byte, 0, n)
 	}
 	from := len(w.buf)
-	w.buf = append(w.buf, b...)
-	return w.lend(id, w.buf[from:])
+	w.buf = append(w.buf, c.Bytes...)
+	c.Bytes = w.buf[from:]
+	return w.lend(c)
 }
 
-// lend takes a chunk without a copy: nobody changes b before the next commit, or close.
-func (w *writer) lend(id artifact.Digest, b []byte) error {
-	if _, ok := w.taken[id]; ok {
+// lend takes a chunk without a copy: nobody changes its bytes before the next commit, or close.
+func (w *writer) lend(c artifact.Summed) error {
+	if _, ok := w.taken[c.ID]; ok {
 		return nil
 	}
-	w.taken[id] = struct{}{}
-	w.run = append(w.run, piece{id: id, b: b})
-	w.runBytes += len(b)
+	w.taken[c.ID] = struct{}{}
+	w.run = append(w.run, c)
+	w.runBytes += len(c.Bytes)
 	if w.runBytes < flushBytes {
 		return nil
 	}
@@ -150,11 +145,11 @@ func (w *writer) holds(chunks []artifact.Chunk) (all bool, err error) {
 // flush looks up the run and appends what is new to a pack, or to the rows when it is small. The memory of
 // the run is free again.
 func (w *writer) flush() error {
-	var fresh []piece
+	var fresh []artifact.Summed
 	err := w.s.view(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketChunks)
 		for _, p := range w.run {
-			v := b.Get(p.id[:])
+			v := b.Get(p.ID[:])
 			if v == nil {
 				fresh = append(fresh, p)
 				continue
@@ -164,7 +159,7 @@ func (w *writer) flush() error {
 				return err
 			}
 			if r.generation < w.generation {
-				w.rows = append(w.rows, newRow{id: p.id, touch: true})
+				w.rows = append(w.rows, newRow{id: p.ID, touch: true})
 			}
 		}
 		return nil
@@ -180,14 +175,14 @@ func (w *writer) flush() error {
 	}
 	var packed [][]byte
 	for _, p := range fresh {
-		r := newRow{id: p.id, row: row{generation: w.generation, crc: crc32.Checksum(p.b, castagnoli), n: uint32(len(p.b))}}
-		if len(p.b) <= inline {
-			r.inline = append([]byte{}, p.b...)
+		r := newRow{id: p.ID, row: row{generation: w.generation, crc: p.CRC, n: uint32(len(p.Bytes))}}
+		if len(p.Bytes) <= inline {
+			r.inline = append([]byte{}, p.Bytes...)
 			r.n = 0
 		} else {
 			r.off = uint32(kept)
-			kept += len(p.b)
-			packed = append(packed, p.b)
+			kept += len(p.Bytes)
+			packed = append(packed, p.Bytes)
 		}
 		w.rows = append(w.rows, r)
 	}

@@ -71,17 +71,17 @@ func TestBatchIsDurableWithItsCommitAndNotBefore(t *testing.T) {
 		}
 	}
 	b := s.Begin()
-	must(t, b.Write([]artifact.Digest{artifact.Sum(first)}, [][]byte{first}))
+	must(t, b.Write([]artifact.Summed{artifact.SumUp(first)}))
 	clear(first) // the caller's memory is free again
 	first = noise(200<<10, 1)
 	want(s, 3)
 	must(t, b.Commit())
 	want(s, 2)
-	must(t, b.Write([]artifact.Digest{artifact.Sum(small), artifact.Sum(second)}, [][]byte{small, second}))
+	must(t, b.Write([]artifact.Summed{artifact.SumUp(small), artifact.SumUp(second)}))
 	b.Close()
 	want(s, 2)
-	if err := b.Write([]artifact.Digest{artifact.Sum(first)}, [][]byte{first, second}); err == nil {
-		t.Error("two chunks were taken under one digest")
+	if err := b.Write([]artifact.Summed{{ID: artifact.Sum(first)}}); err == nil {
+		t.Error("a chunk of no bytes was taken")
 	}
 	must(t, s.Close())
 	s = open(t, dir)

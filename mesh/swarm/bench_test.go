@@ -51,20 +51,20 @@ func (p *page) Read(d artifact.Digest, _ []byte) ([]byte, error) {
 }
 
 func (p *page) Write(chunks [][]byte) error {
-	ids := make([]artifact.Digest, len(chunks))
+	summed := make([]artifact.Summed, len(chunks))
 	for i, b := range chunks {
-		ids[i] = artifact.Sum(b)
+		summed[i] = artifact.SumUp(b)
 	}
-	return p.keep(ids, chunks)
+	return p.keep(summed)
 }
 
-func (p *page) keep(ids []artifact.Digest, chunks [][]byte) error {
+func (p *page) keep(chunks []artifact.Summed) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for i, b := range chunks {
-		n += copy(p.arena[n:], b)
-		p.got[ids[i]] = true
+	for _, c := range chunks {
+		n += copy(p.arena[n:], c.Bytes)
+		p.got[c.ID] = true
 	}
 	return nil
 }
@@ -76,9 +76,7 @@ func (p batchPage) Begin() artifact.Batch { return pageBatch{p.page} }
 
 type pageBatch struct{ page *page }
 
-func (b pageBatch) Write(ids []artifact.Digest, chunks [][]byte) error {
-	return b.page.keep(ids, chunks)
-}
+func (b pageBatch) Write(chunks []artifact.Summed) error { return b.page.keep(chunks) }
 
 func (pageBatch) Commit() error { return nil }
 

@@ -19,8 +19,7 @@ const (
 
 // A verified chunk lies in a buffer that is released when all its chunks are durable.
 type verified struct {
-	id      artifact.Digest
-	b       []byte
+	artifact.Summed
 	buf     *buffer
 	index   int  // in the manifest
 	content bool // counts as progress
@@ -73,13 +72,14 @@ func (p *pull) take(a *ask, ans answer) {
 			p.s.stats.wasted.Add(int64(n))
 			continue
 		}
-		if got := artifact.Sum(b); got != want.ID {
-			lie = fmt.Errorf("sent a chunk that is %s, want %s", got, want.ID)
+		got := artifact.SumUp(b)
+		if got.ID != want.ID {
+			lie = fmt.Errorf("sent a chunk that is %s, want %s", got.ID, want.ID)
 			p.s.stats.wasted.Add(int64(n + len(rest)))
 			break
 		}
 		p.plan.arrived(a, i, now)
-		p.hold(c, want.ID, b, ans.body)
+		p.hold(c, got, ans.body)
 	}
 	if ans.body.refs == 0 {
 		ans.body.release()
@@ -114,15 +114,15 @@ func (p *pull) boasts(n id.Node, absent int) bool {
 }
 
 // hold queues a verified chunk to be written.
-func (p *pull) hold(index int, id artifact.Digest, b []byte, buf *buffer) {
-	p.s.stats.pulled.Add(int64(len(b)))
+func (p *pull) hold(index int, c artifact.Summed, buf *buffer) {
+	p.s.stats.pulled.Add(int64(len(c.Bytes)))
 	if p.keep != nil {
-		p.keep(index, b)
+		p.keep(index, c.Bytes)
 	}
 	buf.refs++
 	p.held[buf] = struct{}{}
-	p.ready = append(p.ready, verified{id: id, b: b, buf: buf, index: index, content: p.content != nil})
-	p.readyBytes += int64(len(b))
+	p.ready = append(p.ready, verified{Summed: c, buf: buf, index: index, content: p.content != nil})
+	p.readyBytes += int64(len(c.Bytes))
 }
 
 func (p *pull) batchTime() time.Duration {
@@ -147,8 +147,8 @@ func (p *pull) write() {
 		return
 	}
 	n := 0
-	for n < len(p.ready) && p.writing+int64(len(p.ready[n].b)) <= min(maxWrite, batch-p.fresh.bytes) {
-		p.writing += int64(len(p.ready[n].b))
+	for n < len(p.ready) && p.writing+int64(len(p.ready[n].Bytes)) <= min(maxWrite, batch-p.fresh.bytes) {
+		p.writing += int64(len(p.ready[n].Bytes))
 		n++
 	}
 	if n == 0 {
@@ -175,11 +175,11 @@ func (p *pull) write() {
 }
 
 func writeTo(to artifact.Batch, written []verified) error {
-	ids, chunks := make([]artifact.Digest, len(written)), make([][]byte, len(written))
+	chunks := make([]artifact.Summed, len(written))
 	for i, v := range written {
-		ids[i], chunks[i] = v.id, v.b
+		chunks[i] = v.Summed
 	}
-	return to.Write(ids, chunks)
+	return to.Write(chunks)
 }
 
 // complete reports whether nothing more is to come.
@@ -192,9 +192,9 @@ func (p *pull) wrote(written []verified, durable bool, err error) {
 			delete(p.held, v.buf)
 			v.buf.release()
 		}
-		p.fresh.bytes += int64(len(v.b))
+		p.fresh.bytes += int64(len(v.Bytes))
 		if v.content {
-			p.fresh.content += int64(len(v.b))
+			p.fresh.content += int64(len(v.Bytes))
 			p.fresh.chunks = append(p.fresh.chunks, v.index)
 		}
 	}
@@ -213,7 +213,7 @@ func (p *pull) commit() {
 	if p.fresh.bytes == 0 || p.writing > 0 || p.committing {
 		return
 	}
-	full := len(p.ready) > 0 && p.fresh.bytes+int64(len(p.ready[0].b)) > batch
+	full := len(p.ready) > 0 && p.fresh.bytes+int64(len(p.ready[0].Bytes)) > batch
 	if !full && !p.complete() && time.Since(p.fresh.from) < p.batchTime() {
 		return
 	}
@@ -283,9 +283,9 @@ type gathered struct {
 	chunks [][]byte
 }
 
-func (g *gathered) Write(_ []artifact.Digest, chunks [][]byte) error {
+func (g *gathered) Write(chunks []artifact.Summed) error {
 	for _, c := range chunks {
-		g.chunks = append(g.chunks, slices.Clone(c))
+		g.chunks = append(g.chunks, slices.Clone(c.Bytes))
 	}
 	return nil
 }
