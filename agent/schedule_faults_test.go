@@ -10,7 +10,7 @@ import (
 
 // happen does one thing.
 func (s *schedule) happen() {
-	switch n := s.ops.IntN(14); n {
+	switch n := s.ops.IntN(16); n {
 	case 0, 1:
 		s.partition()
 	case 2:
@@ -46,6 +46,10 @@ func (s *schedule) happen() {
 		s.weather()
 	case 13:
 		s.wipe()
+	case 14:
+		s.move()
+	case 15:
+		s.cutDown()
 	}
 }
 
@@ -126,6 +130,7 @@ func (s *schedule) backup() {
 		}
 		s.copyDisk(h.dir, h.saved)
 		s.lost(h)
+		h.restored = true
 		s.say("%s is restored from its backup", h.name)
 	}
 	if running {
@@ -167,7 +172,9 @@ func (s *schedule) wipe() {
 func (s *schedule) lost(h *faultyHost) {
 	clear(h.placed)
 	h.acked, h.bare = 0, true
+	h.restored, h.ahead = false, nil
 	for _, o := range s.hosts {
+		delete(o.ahead, h.name)
 		h.acked = max(h.acked, o.placed["note/"+h.name])
 	}
 }
@@ -185,7 +192,7 @@ func (s *schedule) weather() {
 func (s *schedule) comeOrGo() {
 	if s.ops.IntN(2) == 0 && s.last < 6 {
 		if f := s.hosts["n1"]; up(f) && f.disk.Load() == 0 && f.skew.Load() == 0 && len(s.side) == 0 {
-			s.joinAnother()
+			s.joinAnother(s.ops.IntN(2) == 0)
 			s.say("n%d joins", s.last)
 		}
 		return

@@ -77,10 +77,17 @@ type faultyHost struct {
 	edits int
 	saved string // a backup of its data folder; "": none
 	left  bool   // for ever
+	leaf  bool   // nothing reaches it unasked,
+	told  bool   // and it was told so; else it finds out
+	moves int    // to other addresses
 	bare  bool   // it is new or lost its store, and may not have the score yet
 
 	acked  uint64            // the highest version of its own note that it knew to be published
 	placed map[string]uint64 // the highest version of each note that it had in place
+
+	restored bool            // it begins from a backup next
+	old      uint64          // the epoch in which it began from one last
+	ahead    map[string]bool // machines that then knew more of that epoch than the backup
 }
 
 // How a disk fails: every write; or one in five, some of them applied all the same.
@@ -96,6 +103,7 @@ func newSchedule(t *testing.T, seed uint64) *schedule {
 		if h == nil {
 			return
 		}
+		cfg.Leaf = h.leaf && h.told
 		cfg.Wall = func() time.Time { return time.Now().Add(time.Duration(h.skew.Load())) }
 		var writes atomic.Uint64
 		cfg.diskFault = func(string) error {
@@ -122,9 +130,8 @@ func (s *schedule) play() {
 	s.last = 1
 	s.adopt(s.found("n1", nil))
 	s.publishScore(notes)
-	for range 2 {
-		s.joinAnother()
-	}
+	s.joinAnother(false)
+	s.joinAnother(s.ops.IntN(3) == 0)
 	s.calm("at first")
 	for range 4 + s.ops.IntN(4) {
 		s.ended()
@@ -160,11 +167,15 @@ func (s *schedule) adopt(m *simNode) *faultyHost {
 }
 
 // joinAnother brings in a new machine, sponsored by the founder.
-func (s *schedule) joinAnother() {
+func (s *schedule) joinAnother(leaf bool) {
 	s.last++
 	name := fmt.Sprintf("n%d", s.last)
-	h := &faultyHost{placed: map[string]uint64{}, bare: true}
+	h := &faultyHost{placed: map[string]uint64{}, bare: true, leaf: leaf, told: leaf && s.ops.IntN(2) == 0}
 	s.hosts[name] = h
+	if leaf {
+		s.net.NAT(fmt.Sprintf("10.0.0.%d:6374", s.last), true)
+		s.say("%s is a leaf, told so %v", name, h.told)
+	}
 	h.simNode = s.join(name, s.last, nil)
 	s.write(h)
 }
@@ -186,6 +197,10 @@ func (s *schedule) begin(h *faultyHost) {
 	}
 	if err != nil {
 		s.fail("%s does not start: %v", h.name, err)
+	}
+	if h.restored {
+		h.restored = false
+		s.compareHeads(h)
 	}
 }
 
@@ -281,6 +296,7 @@ func (s *schedule) calm(when string) {
 	for {
 		ok, why := s.agree()
 		if ok {
+			s.newLogs(when)
 			return
 		}
 		if time.Since(began) > time.Minute {
@@ -337,7 +353,10 @@ func (s *schedule) agree() (bool, string) {
 			}
 		}
 	}
-	return s.allKept()
+	if ok, why := s.allKept(); !ok {
+		return false, why
+	}
+	return s.leavesAlive()
 }
 
 // look notes what is acknowledged and in place now, and that nothing went back.

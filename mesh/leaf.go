@@ -39,6 +39,7 @@ type point struct {
 	ended   chan struct{}     // closed with the session
 
 	standby bool             // guarded by Mesh.mu
+	count   uint64           // guarded by Mesh.mu: of the last lease signed for it
 	alive   map[id.Node]bool // guarded by Mesh.mu: the ring, as it tells
 }
 
@@ -63,6 +64,10 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 		if m.promote(standby) {
 			active, standby = standby, nil
 		}
+	}
+	if active != nil && m.outrun(active) && t.due(leaseKey, standbyEvery, now) {
+		t.dialled[leaseKey] = now
+		m.renewLease(active)
 	}
 	if active != nil && !open[active.id] && t.due("sync/"+active.id.String(), attachEvery, now) {
 		t.dial(ctx, "sync/"+active.id.String(), func(ctx context.Context) { m.openSession(ctx, active.id) })
@@ -99,6 +104,7 @@ func (t *tender) lodge(ctx context.Context, open map[id.Node]bool, now time.Time
 
 const (
 	attachKey   = "attach" // of tender.dialling: one attach at a time
+	leaseKey    = "lease"  // of tender.due
 	pointsAtAll = 4        // attach points that one try asks
 )
 
@@ -212,22 +218,22 @@ func (m *Mesh) askLease(p *point) error {
 	if err != nil {
 		return err
 	}
-	b, err := m.newLease(p.id, offer.Next)
+	b, err := m.newLease(p, offer.Next)
 	if err != nil {
 		return err
 	}
 	return sendAttach(p.conn, frameLease, &leaseFrame{b, p.standby})
 }
 
-// newLease signs a lease at a point, with a count that is above all that this node signed or heard, and above
+// newLease signs a lease at p, with a count that is above all that this node signed or heard, and above
 // least unless that is beyond belief.
-func (m *Mesh) newLease(at id.Node, least uint64) ([]byte, error) {
+func (m *Mesh) newLease(p *point, least uint64) ([]byte, error) {
 	next := m.nextCount(m.self)
 	next = max(next, min(least, next+countJump))
 	m.mu.Lock()
-	m.leaseCount = next
+	m.leaseCount, p.count = next, next
 	m.mu.Unlock()
-	return trust.SignLease(trust.Lease{At: at, Count: next, Lasts: m.leaseTime()}, m.cfg.Identity)
+	return trust.SignLease(trust.Lease{At: p.id, Count: next, Lasts: m.leaseTime()}, m.cfg.Identity)
 }
 
 // settle makes p one of the points, and keeps its session in the background.
@@ -252,9 +258,7 @@ func (m *Mesh) settle(ctx context.Context, p *point) error {
 
 // promote makes the standby the attach point.
 func (m *Mesh) promote(p *point) bool {
-	b, err := m.newLease(p.id, 0)
-	if err != nil {
-		m.cfg.Log.Error("a lease can't be signed", "error", err)
+	if !m.renewLease(p) {
 		return false
 	}
 	m.mu.Lock()
@@ -262,6 +266,16 @@ func (m *Mesh) promote(p *point) bool {
 	m.mu.Unlock()
 	m.cfg.Log.Info("the standby is the attach point now", "node", p.id.Short())
 	m.notify()
+	return true
+}
+
+// renewLease shows p a lease that makes it the attach point, above all that this leaf heard of.
+func (m *Mesh) renewLease(p *point) bool {
+	b, err := m.newLease(p, 0)
+	if err != nil {
+		m.cfg.Log.Error("a lease can't be signed", "error", err)
+		return false
+	}
 	return p.queue(frameLease, &leaseFrame{Lease: b})
 }
 

@@ -116,18 +116,28 @@ func (m *Mesh) learnLeases() {
 	}
 }
 
-// takeLease keeps the lease with the highest count of each leaf, and of one lease what was said last.
+// takeLease keeps the lease with the highest count of each leaf, and of one lease what was said last. A leaf that lost its
+// store may sign one count at two attach points: everybody keeps the same one, and where that is the other one, the leaf
+// signs a higher one (outrun).
 func (m *Mesh) takeLease(l lease) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := m.leases[l.Leaf]
 	switch {
-	case old == nil || old.Count < l.Count || (old.Count == l.Count && (old.state != l.state || old.At != l.At)):
+	case old == nil || old.Count < l.Count || (old.Count == l.Count && (old.At == l.At && old.state != l.state || old.At.Compare(l.At) < 0)):
 		m.leases[l.Leaf] = &l
 	case old.Count > l.Count && old.At != l.At && l.state == catalog.LeaseHere && l.said.After(old.said.Add(leaseLasts)):
 		return fmt.Errorf("%w: lease of %s at %s is count %d, and %d was heard: a replay", errLie, l.Leaf.Short(), l.At.Short(), l.Count, old.Count)
 	}
 	return nil
+}
+
+// outrun reports whether the lease that everybody believes is not the one at p, to which this leaf is attached.
+func (m *Mesh) outrun(p *point) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.leases[m.self]
+	return l != nil && l.At != p.id && l.Count >= p.count
 }
 
 // refuseLease counts a lease that has no effect and names who told of it, once for each record.

@@ -62,6 +62,9 @@ func TestTheHighestCountStandsAndAReplayIsALie(t *testing.T) {
 		{a, 1, catalog.LeaseHere, time.Hour, b, true},        // said again, long after
 		{b, 2, catalog.LeaseAway, time.Hour, b, false},
 		{a, 3, catalog.LeaseHere, 2 * time.Hour, a, false},
+		{b, 3, catalog.LeaseAway, 2 * time.Hour, b, false}, // one count twice: in any order the same one stands
+		{a, 3, catalog.LeaseHere, 2 * time.Hour, b, false},
+		{a, 4, catalog.LeaseHere, 3 * time.Hour, a, false},
 	} {
 		err := take(step.at, step.count, step.state, now.Add(step.after))
 		if (err != nil) != step.lie {
@@ -69,6 +72,26 @@ func TestTheHighestCountStandsAndAReplayIsALie(t *testing.T) {
 		}
 		if got := m.leases[leaf]; got.At != step.want {
 			t.Errorf("after count %d at %s the leaf is at %s", step.count, step.at.Short(), got.At.Short())
+		}
+	}
+}
+
+// A leaf that lost its store attaches itself to a node that had not heard of its last leases: others believe those.
+func TestALeafHearsThatAnotherLeaseStands(t *testing.T) {
+	self, a, b := id.Node{1}, id.Node{2}, id.Node{3}
+	m := &Mesh{self: self, leases: map[id.Node]*lease{}}
+	p := &point{id: a, count: 3}
+	if m.outrun(p) {
+		t.Error("before anything was heard")
+	}
+	for _, tt := range []struct {
+		at    id.Node
+		count uint64
+		want  bool
+	}{{b, 2, false}, {b, 3, true}, {b, 9, true}, {a, 3, false}} {
+		m.leases[self] = &lease{Lease: trust.Lease{Leaf: self, At: tt.at, Count: tt.count}}
+		if got := m.outrun(p); got != tt.want {
+			t.Errorf("count %d at %s is heard, %d was signed at %s: %v", tt.count, tt.at.Short(), p.count, a.Short(), got)
 		}
 	}
 }
