@@ -30,7 +30,7 @@ import (
 // The protocols that share the port, told apart by ALPN.
 const (
 	protoSync  = "meshd/sync/2"
-	protoSwarm = "meshd/swarm/3"
+	protoSwarm = "meshd/swarm/4"
 	protoAdmit = "meshd/admit/1"
 	protoAsk   = "meshd/ask/1"
 )

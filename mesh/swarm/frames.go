@@ -10,20 +10,22 @@ import (
 )
 
 // The stream: frames of wire, either side may send any kind at any time. Every want and every share is
-// answered exactly once, in any order; a share may wait for its answer as long as the stream lives. A data
-// frame is followed by as many bytes as its header says, plain or one zstd frame. A change of these shapes is a new version byte
-// and a new protocol name.
+// answered exactly once, in any order; a share may wait for its answer as long as the stream lives. The bytes that
+// a data frame tells of, plain or one zstd frame, come in parts: between two of them the sender may send frames of any
+// other kind, so that no question waits behind an answer. A change of these shapes is a new version byte and a new
+// protocol name.
 const (
 	kindWant   = 1 // want: send me these chunks of that artifact
-	kindData   = 2 // data, then bytes: an answer to want and share
+	kindData   = 2 // data: an answer to want and share, whose bytes follow in parts
 	kindRefuse = 3 // refuse: the other answer to them
 	kindCancel = 4 // cancel: I no longer need that; it is still answered
 	kindTell   = 5 // tell: what I have of that artifact
 	kindMore   = 6 // more: what I have got of it since
 	kindShare  = 7 // share: send me what you choose of that artifact, of what I lack
 	kindBye    = 8 // bye: I have nothing of that artifact, or nothing for you, or no longer want it
+	kindPart   = 9 // part, then so many bytes: the next ones of the answer that was begun last
 
-	version = 3
+	version = 4
 )
 
 // Limits of one frame and one request. A peer that breaks one is cut off.
@@ -55,12 +57,12 @@ type share struct {
 	Rate  uint32 // as in want
 }
 
-// data answers a want or a share. The bytes that follow are the chunks in the order of the want, or of
+// data answers a want or a share. Another answer begins when all its bytes have come. The bytes are the chunks in the order of the want, or of
 // Runs, without those that are absent. If Plain is not 0 they are one zstd frame of so many bytes; a root block is
 // never packed, because who asks for it does not know its size.
 type data struct {
 	Req    uint32
-	Bytes  uint32 // that follow
+	Bytes  uint32 // that follow, in all parts
 	Plain  uint32 // of the chunks; 0: as many as follow
 	Absent []byte // one bit a chunk that this holder has not got; empty if it has all
 	Runs   []byte // the chunks chosen for a share, as runs; empty for a want
@@ -73,6 +75,9 @@ func (d *data) size() uint32 {
 	}
 	return d.Bytes
 }
+
+// part goes before bytes of an answer.
+type part struct{ Bytes uint32 }
 
 // refusal says why a request is not answered.
 type refusal uint8

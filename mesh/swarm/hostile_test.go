@@ -34,7 +34,19 @@ func mustFrame(t testing.TB, kind byte, v any) []byte {
 	return b
 }
 
-// exchange writes one frame and reads one; raw bytes after a data frame are returned too.
+// inParts are the frames of an answer, whose bytes come in two parts where there are two.
+func inParts(t testing.TB, d *data, b []byte) []byte {
+	t.Helper()
+	out := mustFrame(t, kindData, d)
+	for _, p := range [][]byte{b[:len(b)/2], b[len(b)/2:]} {
+		if len(p) > 0 {
+			out = append(append(out, mustFrame(t, kindPart, &part{Bytes: uint32(len(p))})...), p...)
+		}
+	}
+	return out
+}
+
+// exchange writes one frame and reads one; the bytes of an answer are returned too.
 func exchange(t *testing.T, c net.Conn, frame []byte) (kind byte, body, raw []byte) {
 	t.Helper()
 	if _, err := c.Write(frame); err != nil {
@@ -49,12 +61,35 @@ func exchange(t *testing.T, c net.Conn, frame []byte) (kind byte, body, raw []by
 		if err := decode(body, &d); err != nil {
 			t.Fatal(err)
 		}
-		raw = make([]byte, d.Bytes)
-		if _, err := io.ReadFull(c, raw); err != nil {
-			t.Fatal(err)
+		for len(raw) < int(d.Bytes) {
+			raw = append(raw, readPart(t, c)...)
 		}
 	}
 	return kind, body, raw
+}
+
+// readPart reads one part of an answer.
+func readPart(t *testing.T, c net.Conn) []byte {
+	t.Helper()
+	kind, body, err := wire.ReadFrame(c, maxFrame)
+	if err != nil || kind != kindPart {
+		t.Fatalf("frame of kind %d, %v; want a part", kind, err)
+	}
+	return partOf(t, c, body)
+}
+
+// partOf reads the bytes behind the head of a part.
+func partOf(t *testing.T, c net.Conn, body []byte) []byte {
+	t.Helper()
+	var p part
+	if err := decode(body, &p); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, p.Bytes)
+	if _, err := io.ReadFull(c, b); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func refusedAs(t *testing.T, kind byte, body []byte) refusal {
@@ -205,6 +240,9 @@ func TestPeerThatBreaksTheProtocolIsCutOffAndBanned(t *testing.T) {
 		{"bytes nobody asked for", func(t *testing.T) []byte {
 			return mustFrame(t, kindData, &data{Req: 5, Bytes: 100})
 		}, "request 5, which was not made"},
+		{"a part of nothing", func(t *testing.T) []byte {
+			return mustFrame(t, kindPart, &part{Bytes: 1})
+		}, "a part of no answer"},
 		{"refusal of nothing", func(t *testing.T) []byte {
 			return mustFrame(t, kindRefuse, &refuse{Req: 6, Why: 1})
 		}, "request 6, which was not made"},
@@ -262,7 +300,7 @@ func TestAnswersOfTheWrongLengthAreCutOff(t *testing.T) {
 								t.Error(err)
 							}
 							d := tt.answer(q)
-							_, _ = far.Write(append(mustFrame(t, kindData, &d), make([]byte, 100)...))
+							_, _ = far.Write(append(inParts(t, &d, make([]byte, min(d.Bytes, 100))), make([]byte, 100)...))
 						}
 					})
 					return near, nil
@@ -327,7 +365,8 @@ func FuzzStream(f *testing.F) {
 	root := artifact.Sum([]byte("root"))
 	for _, b := range [][]byte{
 		mustFrame(f, kindWant, &want{Req: 1, Root: root, IDs: root[:]}),
-		append(mustFrame(f, kindData, &data{Req: 1, Bytes: 5}), "hello"...),
+		inParts(f, &data{Req: 1, Bytes: 5}, []byte("hello")),
+		mustFrame(f, kindPart, &part{Bytes: 7}),
 		mustFrame(f, kindData, &data{Req: 2, Bytes: 1000, Absent: []byte{1}}),
 		mustFrame(f, kindRefuse, &refuse{Req: 1, Why: 2}),
 		mustFrame(f, kindCancel, &cancel{Req: 1}),
@@ -335,7 +374,7 @@ func FuzzStream(f *testing.F) {
 		mustFrame(f, kindMore, &more{Root: root, Runs: []byte{0, 7}}),
 		mustFrame(f, kindShare, &share{Req: 3, Root: root, Parts: 2}),
 		mustFrame(f, kindBye, &bye{Root: root, Why: 1}),
-		append(mustFrame(f, kindData, &data{Req: 3, Bytes: 5, Runs: []byte{0, 2}}), "hello"...),
+		inParts(f, &data{Req: 3, Bytes: 5, Runs: []byte{0, 2}}, []byte("hello")),
 		{0xff, 0xff, 0xff, 0xff, 1},
 	} {
 		f.Add(b)

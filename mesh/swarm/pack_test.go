@@ -271,11 +271,11 @@ func bomb(t *testing.T, c net.Conn, of *memory) {
 				b, _ = of.Read(d, b)
 			}
 			if len(b) < 32<<10 {
-				_, _ = c.Write(append(mustFrame(t, kindData, &data{Req: q.Req, Bytes: uint32(len(b))}), b...))
+				_, _ = c.Write(inParts(t, &data{Req: q.Req, Bytes: uint32(len(b))}, b))
 				continue
 			}
 			lie := zeros(uint32(len(b)), 2000)
-			_, _ = c.Write(append(mustFrame(t, kindData, &data{Req: q.Req, Bytes: uint32(len(lie)), Plain: uint32(len(b))}), lie...))
+			_, _ = c.Write(inParts(t, &data{Req: q.Req, Bytes: uint32(len(lie)), Plain: uint32(len(b))}, lie))
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package swarm
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -269,11 +268,7 @@ func (x *session) serveChunks(j job, m *manifest) error {
 	if err != nil {
 		return err
 	}
-	if len(head) > headRoom {
-		return errors.New("header of an answer does not fit its room")
-	}
-	copy(b[headRoom-len(head):], head)
-	return x.send(b[headRoom-len(head):], size <= smallBytes)
+	return x.sendAnswer(head, b, size <= smallBytes)
 }
 
 // chosen are the chunks that a job asks for; nil if it was refused.

@@ -28,7 +28,6 @@ const (
 	maxJobs    = 256       // requests of one peer not yet answered
 	maxControl = 2048      // frames to one peer not yet written
 	slice      = 128 << 10 // bytes written under one deadline; a multiple of the TLS record
-	maxUnsent  = 128 << 10 // bytes of chunks in the system's hands that a later frame waits behind
 	headRoom   = 2 << 10   // bytes before the chunks of an answer, for its header
 )
 
@@ -93,18 +92,20 @@ type session struct {
 	last artifact.Digest
 	// packing says that answers are compressed, as far as they can be: the link is slow. Of that goroutine too.
 	packing bool
+	// part is how many bytes of an answer go out at once. Of that goroutine too.
+	part int
+
+	// coming is the answer whose parts come; nil between answers. Owned by the goroutine that reads.
+	coming *coming
 }
 
 func newSession(s *Swarm, peer id.Node, c net.Conn, idle time.Duration) *session {
-	if u, ok := c.(interface{ LimitUnsent(bytes int) error }); ok {
-		if err := u.LimitUnsent(maxUnsent); err != nil {
-			s.log.Debug("announcements will wait behind chunks", "peer", peer.Short(), "why", err)
-		}
-	}
-	return &session{
+	x := &session{
 		s: s, peer: peer, conn: c, idle: idle, link: classOf(c.RemoteAddr()), pending: map[uint32]*request{},
 		kick: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	x.setPart(leastPart)
+	return x
 }
 
 // run speaks on the stream until it ends, and says why it did.
@@ -246,6 +247,11 @@ func (x *session) Read(b []byte) (int, error) {
 }
 
 func (x *session) read() error {
+	defer func() {
+		if x.coming != nil {
+			x.coming.raw.release()
+		}
+	}()
 	r := bufio.NewReaderSize(x, 4<<10)
 	for {
 		kind, body, err := wire.ReadFrame(r, maxFrame)
@@ -284,7 +290,9 @@ func (x *session) handle(kind byte, body []byte, r io.Reader) error {
 	case kindWant:
 		err = x.onWant(body)
 	case kindData:
-		return x.onData(body, r)
+		return x.onData(body)
+	case kindPart:
+		return x.onPart(body, r)
 	case kindRefuse:
 		var f refuse
 		if err = decode(body, &f); err == nil {
@@ -335,70 +343,6 @@ func (x *session) onAnswer(req uint32, a answer) error {
 		r.done(a)
 	}
 	return nil
-}
-
-// onData reads the bytes of an answer, no more than were asked for, and hands them out.
-func (x *session) onData(body []byte, in io.Reader) error {
-	var f data
-	if err := decode(body, &f); err != nil {
-		return fmt.Errorf("%w: %w", errViolation, err)
-	}
-	x.mu.Lock()
-	r, ok := x.pending[f.Req]
-	ended := x.ended
-	x.mu.Unlock()
-	if ended {
-		return nil
-	}
-	if !ok {
-		return fmt.Errorf("%w: bytes for request %d, which was not made", errViolation, f.Req)
-	}
-	if r == nil { // cancelled
-		if f.Bytes > maxExtent {
-			return fmt.Errorf("%w: %w", errViolation,
-				&wire.LimitError{What: "bytes of an answer", Limit: maxExtent, Got: int(f.Bytes)})
-		}
-		if _, err := io.CopyN(io.Discard, in, int64(f.Bytes)); err != nil {
-			return x.readError(err)
-		}
-		x.s.stats.wasted.Add(int64(f.Bytes))
-		return x.onAnswer(f.Req, answer{})
-	}
-	if err := x.choose(r, &f); err != nil {
-		return fmt.Errorf("%w: %w", errViolation, err)
-	}
-	absent, err := r.check(&f)
-	if err != nil {
-		return fmt.Errorf("%w: %w", errViolation, err)
-	}
-	b, err := x.body(&f, in)
-	if err != nil {
-		return err
-	}
-	return x.onAnswer(f.Req, answer{body: b, absent: absent})
-}
-
-// body reads the chunks of an answer, whose sizes were checked, and unpacks them into the buffer where they end.
-func (x *session) body(f *data, in io.Reader) (*buffer, error) {
-	raw, start := x.s.buffers.get(int(f.Bytes)), time.Now()
-	if _, err := io.ReadFull(in, raw.b); err != nil {
-		raw.release()
-		return nil, x.readError(err)
-	}
-	x.s.stats.bytesIn.Add(int64(f.Bytes))
-	x.mu.Lock()
-	x.line.read(len(raw.b), time.Since(start))
-	x.mu.Unlock()
-	if f.Plain == 0 {
-		return raw, nil
-	}
-	defer raw.release()
-	plain := x.s.buffers.get(int(f.Plain))
-	if err := x.s.packer.unpack(raw.b, plain.b); err != nil {
-		plain.release()
-		return nil, fmt.Errorf("%w: %w", errViolation, err)
-	}
-	return plain, nil
 }
 
 // choose takes the peer's choice of what a share is.

@@ -8,7 +8,7 @@ import (
 const (
 	quantum     = 16 << 10  // bytes that a link carries at a time: a TLS record
 	streamAhead = 128 << 10 // bytes of one stream on their way, as TCP would have
-	socketRoom  = 32 << 10  // bytes that a stream's socket takes before they are sent
+	socketRoom  = 16 << 10  // bytes that a stream's socket takes before they are sent
 	linkQueue   = 256 << 10 // bytes that wait at a downlink before senders are held back
 	headerBytes = 60        // of a frame, besides what it carries
 )
@@ -80,6 +80,7 @@ type simStream struct {
 	from, to *simNode
 	control  []simFrame
 	jobs     func() (simFrame, bool) // the next answer, when the socket has room for it
+	rest     simFrame                // what of an answer is not in the socket yet
 	socket   []simFrame              // being sent, in order
 	unsent   int64
 	flying   int64
@@ -101,17 +102,25 @@ func (x *simStream) send(f simFrame) {
 	x.fill()
 }
 
-// fill moves frames into the socket: control first, then answers.
+// fill moves frames into the socket: control first, then answers, a part at a time.
 func (x *simStream) fill() {
 	for x.unsent < socketRoom && !x.closed {
 		var f simFrame
 		if len(x.control) > 0 {
 			f = x.control[0]
 			x.control = x.control[1:]
-		} else if job, ok := x.jobs(); ok {
-			f = job
 		} else {
-			break
+			if x.rest.bytes == 0 {
+				x.rest, _ = x.jobs()
+			}
+			if f = x.rest; f.bytes == 0 {
+				break
+			}
+			x.rest = simFrame{}
+			if f.bytes > leastPart {
+				x.rest = simFrame{f.bytes - leastPart, f.deliver, f.sent}
+				f = simFrame{bytes: leastPart}
+			}
 		}
 		x.socket = append(x.socket, f)
 		x.unsent += f.bytes

@@ -20,7 +20,7 @@ import (
 )
 
 // Proto is the protocol name under which link carries swarm streams.
-const Proto = "meshd/swarm/3"
+const Proto = "meshd/swarm/4"
 
 const (
 	dialTime        = 10 * time.Second // for a peer to take a stream
