@@ -52,6 +52,10 @@ func (x *session) sendAnswer(head, b []byte, small bool) error {
 		if err := x.send(b[from:at+n], small); err != nil {
 			return err
 		}
+		if x.untold += n; x.untold >= leashLook {
+			x.untold = 0
+			x.tighten()
+		}
 		if at += n; at == len(b) {
 			break
 		}

@@ -94,6 +94,9 @@ type session struct {
 	packing bool
 	// part is how many bytes of an answer go out at once. Of that goroutine too.
 	part int
+	// leash bounds what is under way; untold is how many bytes were written since it looked. Of that goroutine too.
+	leash  leash
+	untold int
 
 	// coming is the answer whose parts come; nil between answers. Owned by the goroutine that reads.
 	coming *coming

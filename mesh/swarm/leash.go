@@ -1,0 +1,70 @@
+package swarm
+
+import (
+	"time"
+
+	"meshd/mesh/link"
+)
+
+// What of a stream waits in queues on the way delays all that shares them, and is lost where they are full, which TCP
+// finds out only by losing it. So a stream that waits there has no more bytes under way than it carries in its shortest
+// round trip and leashTime: over a link that is full, the sum of all streams is about what that carries in leashTime.
+// Where somebody else fills the queues, as much as that is left to him.
+const (
+	leashTime  = 30 * time.Millisecond
+	leashFree  = leashTime / 2 // a round trip longer than the shortest by less says that the way carries more
+	leashLeast = 32 << 10      // bytes: a record of TLS on its way, and one behind it
+	leashMost  = 256 << 10     // bytes: what carries more in that time is fast, and left to TCP
+	leashLook  = 64 << 10      // bytes between two looks
+)
+
+// A carrier is a stream that tells what it carries, and can be bounded: a link.Conn.
+type carrier interface {
+	Carried() (w link.Way, ok bool)
+	LimitHeld(bytes int) error
+}
+
+// A leash bounds what of a stream is under way. It belongs to the goroutine that writes.
+type leash struct {
+	last  link.Way
+	bound int // bytes; 0: none
+}
+
+// next is the bound from now on, and says whether it is to be set.
+func (l *leash) next(w link.Way) (bound int, changed bool) {
+	bytes, busy := w.Bytes-l.last.Bytes, w.Busy-l.last.Busy
+	if bytes < leashLook || busy <= 0 {
+		return l.bound, false
+	}
+	l.last = w
+	want := 2 * float64(l.bound)
+	if w.RoundTrip-w.Least >= leashFree {
+		want = max(float64(bytes)/busy.Seconds()*(w.Least+leashTime).Seconds(), leashLeast)
+	}
+	if bound = int(min(want, leashMost+1)); bound > leashMost {
+		bound = 0
+	}
+	if d := bound - l.bound; bound > 0 && max(d, -d) < l.bound/8 {
+		return l.bound, false // not worth a call
+	}
+	changed = bound != l.bound
+	l.bound = bound
+	return bound, changed
+}
+
+// tighten looks what the stream carries now.
+func (x *session) tighten() {
+	c, ok := x.conn.(carrier)
+	if !ok {
+		return
+	}
+	w, ok := c.Carried()
+	if !ok {
+		return
+	}
+	if bound, changed := x.leash.next(w); changed {
+		if err := c.LimitHeld(bound); err != nil {
+			x.s.log.Debug("queues on the way are not kept short", "peer", x.peer.Short(), "why", err)
+		}
+	}
+}
