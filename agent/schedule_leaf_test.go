@@ -85,6 +85,15 @@ func (s *schedule) compareHeads(h *faultyHost) {
 	}
 }
 
+// writesOn notes that a machine's next note may pass, in its log, what those know of whom it can not hear now. What
+// they have of the other branch may then be replaced before the two meet, and nothing is left that would tell of it.
+func (s *schedule) writesOn(h *faultyHost) {
+	maps.DeleteFunc(h.ahead, func(name string, _ bool) bool {
+		o := s.hosts[name]
+		return !up(h) || !up(o) || s.side[name] != s.side[h.name]
+	})
+}
+
 // newLogs says that nobody goes on with a log of which others know records that he has not: two records of one number
 // would be his, and those who heard the one would not take the other. All agree now, so he has been told.
 func (s *schedule) newLogs(when string) {

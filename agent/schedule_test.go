@@ -183,6 +183,7 @@ func (s *schedule) joinAnother(leaf bool) {
 // write edits the note of a machine.
 func (s *schedule) write(h *faultyHost) {
 	h.edits++
+	s.writesOn(h)
 	h.put(s.t, "note.txt", fmt.Sprintf("%s writes note %d of schedule %d\n", h.name, h.edits, s.seed))
 }
 
