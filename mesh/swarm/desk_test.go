@@ -147,3 +147,20 @@ func TestWhoPassesNothingOnIsGivenNoMore(t *testing.T) {
 		t.Error("nothing is given to the other one")
 	}
 }
+
+// Of 32 MiB the first 4 are handed out a chunk at a time, what follows two at a time, the last quarter again one.
+func TestTheFirstExtentsAreSingleChunks(t *testing.T) {
+	chunks := make([]artifact.Chunk, 512)
+	for i := range chunks {
+		chunks[i].SizeBytes = 64 << 10
+	}
+	cut := cutExtents(chunks)
+	for _, at := range []struct{ extent, chunk int }{{0, 0}, {63, 63}, {64, 65}, {65, 67}} {
+		if cut[at.extent] != at.chunk {
+			t.Errorf("extent %d begins with chunk %d, want %d", at.extent, cut[at.extent], at.chunk)
+		}
+	}
+	if n := cut.count(); cut[n-1] != 511 {
+		t.Errorf("the last extent begins with chunk %d", cut[n-1])
+	}
+}

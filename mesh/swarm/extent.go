@@ -12,6 +12,8 @@ import (
 const (
 	extentsWanted = 256     // into so many extents an artifact is cut, as far as minExtent and maxExtent allow
 	minSwarm      = 1 << 20 // bytes of content below which nobody waits for a first fetcher
+	startPart     = 8       // the first part of so many, at most startBytes, is handed out a chunk at a time
+	startBytes    = 4 << 20
 )
 
 // extents are the runs of consecutive chunks that the content of an artifact is handed out in: extent e is
@@ -19,7 +21,8 @@ const (
 type extents []int
 
 // cutExtents cuts content into runs of about minExtent to maxExtent bytes. Those of the last quarter are half
-// as long: they are fetched last, and all wait for the last one to spread.
+// as long: they are fetched last, and all wait for the last one to spread. At the beginning they are single chunks:
+// it is not before all nodes have one each that all have something for one another.
 func cutExtents(chunks []artifact.Chunk) extents {
 	full := extentAim(chunks)
 	var total int64
@@ -33,6 +36,9 @@ func cutExtents(chunks []artifact.Chunk) extents {
 		aim := full
 		if before > total/4*3 {
 			aim /= 2
+		}
+		if before < min(total/startPart, startBytes) {
+			aim = 1
 		}
 		before += size
 		if n := i - out[len(out)-1]; n > 0 && (bytes >= aim || bytes+size > maxExtent || n >= maxWant) {

@@ -33,6 +33,7 @@ type fetch struct {
 	writing    int64                // bytes being written; 0: none
 	fresh      unsynced
 	committing bool
+	synced     time.Time // when a batch was last made durable
 	failed     error
 
 	work sync.WaitGroup // goroutines of the loop: dials, and the write
@@ -254,7 +255,7 @@ func (p *pull) until(now time.Time) time.Duration {
 	}
 	sooner(p.plan.wake())
 	if p.fresh.bytes > 0 {
-		sooner(p.fresh.from.Add(p.batchTime()))
+		sooner(p.commitAt())
 	}
 	for _, peer := range p.peers {
 		sooner(peer.restTo)

@@ -12,7 +12,7 @@ import (
 const (
 	batch     = 8 << 20               // bytes that become durable at once
 	batchTime = 50 * time.Millisecond // that what was written waits to become durable: lost to a crash
-	newsTime  = 30 * time.Millisecond // the same while others wait to hear of it
+	newsTime  = 30 * time.Millisecond // between two batches while others wait to hear of them
 	maxWrite  = 2 << 20               // bytes of one write: what verifying left in the processor's cache
 	maxHeld   = 8 << 20               // bytes asked, received and not yet written
 )
@@ -125,13 +125,6 @@ func (p *pull) hold(index int, c artifact.Summed, buf *buffer) {
 	p.readyBytes += int64(len(c.Bytes))
 }
 
-func (p *pull) batchTime() time.Duration {
-	if p.plan.company() {
-		return newsTime
-	}
-	return batchTime
-}
-
 // flush hands on what came: chunks are written as soon as the disk takes them, which frees their memory, and
 // become durable a batch at a time. One write and one commit are under way at most.
 func (p *pull) flush() {
@@ -208,15 +201,25 @@ func (p *pull) wrote(written []verified, durable bool, err error) {
 	}
 }
 
+// commitAt is when the batch becomes durable although it is not full. Others do not wait longer for news of the first
+// chunks than for those of later ones.
+func (p *pull) commitAt() time.Time {
+	if p.plan.company() {
+		return p.synced.Add(newsTime)
+	}
+	return p.fresh.from.Add(batchTime)
+}
+
 // commit makes the batch durable when it is full, or no more is to come, or it has waited long enough.
 func (p *pull) commit() {
 	if p.fresh.bytes == 0 || p.writing > 0 || p.committing {
 		return
 	}
 	full := len(p.ready) > 0 && p.fresh.bytes+int64(len(p.ready[0].Bytes)) > batch
-	if !full && !p.complete() && time.Since(p.fresh.from) < p.batchTime() {
+	if !full && !p.complete() && time.Now().Before(p.commitAt()) {
 		return
 	}
+	p.synced = time.Now()
 	done := p.fresh
 	p.fresh, p.committing = unsynced{}, true
 	p.work.Go(func() {

@@ -69,7 +69,7 @@ func TestBoundsTogetherAreWhatTheLinkCarries(t *testing.T) {
 
 func TestASessionBoundsItsStreamAsItServes(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
-		c := &queued{paced: paced{recorded: recorded{in: bytes.NewReader(nil)}, wait: 16 * time.Millisecond}}
+		c := &queued{paced: paced{recorded: recorded{in: bytes.NewReader(nil)}, wait: 32 * time.Millisecond}}
 		x := newSession(w.node(1).swarm, [16]byte{7}, c, idleTime)
 		if err := x.sendAnswer(mustFrame(t, kindData, &data{Req: 1}), make([]byte, headRoom+256<<10), false); err != nil {
 			t.Fatal(err)

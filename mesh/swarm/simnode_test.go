@@ -29,6 +29,7 @@ type simNode struct {
 
 	ready    []int // verified, not durable
 	writing  bool
+	synced   time.Duration // when a batch last began to become durable
 	ticking  bool
 	liar     bool
 	finished time.Duration
@@ -363,7 +364,8 @@ func (n *simNode) flush() {
 		return
 	}
 	n.writing = true
-	n.sim.after(newsTime, func() {
+	n.sim.after(max(0, n.synced+newsTime-n.sim.now), func() {
+		n.synced = n.sim.now
 		batch := n.ready
 		n.ready = nil
 		n.sim.after(simDurable, func() {
