@@ -163,4 +163,11 @@ func TestTheFirstExtentsAreSingleChunks(t *testing.T) {
 	if n := cut.count(); cut[n-1] != 511 {
 		t.Errorf("the last extent begins with chunk %d", cut[n-1])
 	}
+	small := make([]artifact.Chunk, 10_000)
+	for i := range small {
+		small[i].SizeBytes = 4 << 10
+	}
+	if cut := cutExtents(small); cut[1] != startAim/(4<<10) {
+		t.Errorf("of chunks of 4 KiB the first extent has %d", cut[1])
+	}
 }

@@ -14,6 +14,7 @@ const (
 	minSwarm      = 1 << 20 // bytes of content below which nobody waits for a first fetcher
 	startPart     = 8       // the first part of so many, at most startBytes, is handed out a chunk at a time
 	startBytes    = 4 << 20
+	startAim      = 32 << 10 // or as many chunks as have so many bytes: of small files not each is worth a request
 )
 
 // extents are the runs of consecutive chunks that the content of an artifact is handed out in: extent e is
@@ -38,7 +39,7 @@ func cutExtents(chunks []artifact.Chunk) extents {
 			aim /= 2
 		}
 		if before < min(total/startPart, startBytes) {
-			aim = 1
+			aim = startAim
 		}
 		before += size
 		if n := i - out[len(out)-1]; n > 0 && (bytes >= aim || bytes+size > maxExtent || n >= maxWant) {
