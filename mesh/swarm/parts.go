@@ -16,6 +16,8 @@ const (
 	partPace  = 10 * time.Millisecond
 	leastPart = 16 << 10 // a TLS record
 	mostPart  = slice
+	partHead  = 12 // bytes of the longest header of a part, which counts as one of it: no record is begun for a few bytes
+	paceParts = 4  // parts that an answer has where it may tell that the stream is faster: the system takes fewer unsent
 )
 
 // setPart sets how many bytes go out at once, and how many the system takes before it sends them.
@@ -36,7 +38,7 @@ func (x *session) setPart(bytes int) {
 func (x *session) sendAnswer(head, b []byte, small bool) error {
 	start, size := time.Now(), len(b)-headRoom
 	for at := headRoom; ; {
-		lead, n := head, min(len(b)-at, x.part-len(head))
+		lead, n := head, min(len(b)-at, x.part-len(head)-partHead)
 		if n > 0 {
 			f, err := frame(kindPart, &part{Bytes: uint32(n)})
 			if err != nil {
@@ -66,7 +68,10 @@ func (x *session) sendAnswer(head, b []byte, small bool) error {
 	}
 	if size >= leastPart {
 		pace := float64(size) * partPace.Seconds() / max(time.Since(start), time.Microsecond).Seconds()
-		x.setPart(int(min(max(pace, leastPart), mostPart)) / leastPart * leastPart)
+		pace = min(max(pace, leastPart), mostPart)
+		if now := int(pace) / leastPart * leastPart; now < x.part || size >= paceParts*x.part {
+			x.setPart(now)
+		}
 	}
 	return nil
 }
@@ -158,25 +163,37 @@ func (x *session) onPart(body []byte, in io.Reader) error {
 	return x.came()
 }
 
-// came hands out the answer all of whose bytes have come, unpacked.
+// came hands out the answer all of whose bytes have come.
 func (x *session) came() error {
 	c := x.coming
 	x.coming = nil
+	a, err := x.unpacked(c)
+	if err == nil {
+		err = x.onAnswer(c.Req, a)
+	}
+	if err != nil { // its bytes are false, or it was refused while they came
+		return fmt.Errorf("%w: %w", errViolation, err)
+	}
+	return nil
+}
+
+// unpacked makes c an answer, which owns its bytes.
+func (x *session) unpacked(c *coming) (answer, error) {
 	if c.raw == nil {
 		x.s.stats.wasted.Add(int64(c.Bytes))
-		return x.onAnswer(c.Req, answer{})
+		return answer{}, nil
 	}
 	x.mu.Lock()
 	x.line.read(c.got, time.Since(c.from))
 	x.mu.Unlock()
 	if c.Plain == 0 {
-		return x.onAnswer(c.Req, answer{body: c.raw, absent: c.absent})
+		return answer{body: c.raw, absent: c.absent}, nil
 	}
 	defer c.raw.release()
 	plain := x.s.buffers.get(int(c.Plain))
 	if err := x.s.packer.unpack(c.raw.b, plain.b); err != nil {
 		plain.release()
-		return fmt.Errorf("%w: %w", errViolation, err)
+		return answer{}, err
 	}
-	return x.onAnswer(c.Req, answer{body: plain, absent: c.absent})
+	return answer{body: plain, absent: c.absent}, nil
 }

@@ -74,16 +74,18 @@ func TestPartsFollowThePaceOfTheStream(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		wait time.Duration // for each write
+		size int
 		want int
 	}{
-		{"at once", 0, mostPart},
-		{"a megabyte a second", 16 * time.Millisecond, leastPart},
+		{"at once", 0, 256 << 10, mostPart},
+		{"a megabyte a second", 16 * time.Millisecond, 256 << 10, leastPart},
+		{"what fits into the system's buffer", 0, 48 << 10, leastPart},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, w *world) {
 				c := &paced{recorded: recorded{in: bytes.NewReader(nil)}, wait: tt.wait}
 				x := newSession(w.node(1).swarm, id.Node{7}, c, idleTime)
-				if err := x.sendAnswer(mustFrame(t, kindData, &data{Req: 1}), make([]byte, headRoom+256<<10), false); err != nil {
+				if err := x.sendAnswer(mustFrame(t, kindData, &data{Req: 1}), make([]byte, headRoom+tt.size), false); err != nil {
 					t.Fatal(err)
 				}
 				if x.part != tt.want || c.unsent != tt.want {
@@ -94,15 +96,37 @@ func TestPartsFollowThePaceOfTheStream(t *testing.T) {
 	}
 }
 
+// A part and its header are written at once, in whole records of TLS but for the last.
+func TestPartsFillRecords(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		c := &paced{recorded: recorded{in: bytes.NewReader(nil)}}
+		x := newSession(w.node(1).swarm, id.Node{7}, c, idleTime)
+		const size = 1 << 20
+		for _, first := range []int{leastPart, mostPart} {
+			x.part, c.wrote = first, nil
+			if err := x.sendAnswer(mustFrame(t, kindData, &data{Req: 1, Bytes: size}), make([]byte, headRoom+size), false); err != nil {
+				t.Fatal(err)
+			}
+			for i, n := range c.wrote {
+				if n > first || n < first-partHead && i < len(c.wrote)-1 {
+					t.Errorf("write %d of %d has %d bytes, parts have %d", i, len(c.wrote), n, first)
+				}
+			}
+		}
+	})
+}
+
 // paced is a stream that takes its time for each write.
 type paced struct {
 	recorded
 	wait   time.Duration
 	unsent int
+	wrote  []int // bytes of each write
 }
 
 func (p *paced) Write(b []byte) (int, error) {
 	time.Sleep(p.wait)
+	p.wrote = append(p.wrote, len(b))
 	return len(b), nil
 }
 
@@ -123,6 +147,9 @@ func TestPartsThatDoNotFitTheirAnswerAreViolations(t *testing.T) {
 		{"more than it said", func(t *testing.T, _ want) []byte {
 			return mustFrame(t, kindPart, &part{Bytes: 101})
 		}, "a part of 101 bytes of an answer that lacks 100"},
+		{"a refusal while they come", func(t *testing.T, q want) []byte {
+			return append(mustFrame(t, kindRefuse, &refuse{Req: q.Req, Why: 1}), append(mustFrame(t, kindPart, &part{Bytes: 100}), make([]byte, 100)...)...)
+		}, "answer to request 1, which was not made"},
 		{"nothing", func(t *testing.T, _ want) []byte { return mustFrame(t, kindPart, &part{}) }, "a part of 0 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
