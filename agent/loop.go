@@ -448,13 +448,16 @@ func (l *loop) do(ctx context.Context, f func()) error {
 	case <-l.a.stopping:
 		return errStopping
 	}
+	why := errStopping
 	select {
 	case <-finished:
 		return nil
+	case <-ctx.Done():
+		why = ctx.Err()
 	case <-l.a.stopping:
 	}
 	if taken.CompareAndSwap(false, true) {
-		return errStopping
+		return why
 	}
 	<-finished
 	return nil
