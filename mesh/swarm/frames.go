@@ -57,8 +57,8 @@ type share struct {
 	Rate  uint32 // as in want
 }
 
-// data answers a want or a share. Another answer begins when all its bytes have come. The bytes are the chunks in the order of the want, or of
-// Runs, without those that are absent. If Plain is not 0 they are one zstd frame of so many bytes; a root block is
+// data answers a want or a share. Another answer begins when all its bytes have come. The bytes are the chunks in the
+// order of the want, or of Runs, without those that are absent. If Plain is not 0 they are one zstd frame of so many bytes; a root block is
 // never packed, because who asks for it does not know its size.
 type data struct {
 	Req    uint32

@@ -13,7 +13,7 @@ import (
 const (
 	leashTime  = 30 * time.Millisecond
 	leashFree  = leashTime / 2 // a round trip longer than the shortest by less says that the way carries more
-	leashLeast = 24 << 10      // bytes: a record of TLS on its way, and one behind it
+	leashLeast = 24 << 10      // bytes: a record of TLS on its way, and half of one behind it
 	leashMost  = 256 << 10     // bytes: what carries more in that time is fast, and left to TCP
 	leashLook  = 64 << 10      // bytes between two looks
 )
