@@ -180,3 +180,35 @@ func TestPartsThatDoNotFitTheirAnswerAreViolations(t *testing.T) {
 		})
 	}
 }
+
+// What nobody waits for any more is dropped as it comes, and no peer may have more of it dropped than an answer is long.
+func TestTheAnswerToACancelledRequestIsBounded(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		bytes uint32
+		want  string
+	}{
+		{"as long as an answer", maxExtent, "EOF"},
+		{"longer", maxExtent + 1, "bytes of an answer: 1048577, limit 1048576"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			in := inParts(t, &data{Req: 1, Bytes: tt.bytes}, make([]byte, tt.bytes))
+			s := New(Config{Chunks: newMemory()})
+			x := newSession(s, id.Node{1}, &recorded{in: bytes.NewReader(in)}, idleTime)
+			root := artifact.Sum([]byte("root"))
+			req, err := x.ask(&request{root: root, chunks: []artifact.Chunk{{ID: root}}, done: func(answer) {
+				t.Error("a cancelled request was answered")
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.cancel(req)
+			if err := x.read(); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("read = %v, want %q", err, tt.want)
+			}
+			if got := s.Stats().WastedBytes; tt.bytes <= maxExtent && got != int64(tt.bytes) {
+				t.Errorf("%d bytes counted as wasted, want %d", got, tt.bytes)
+			}
+		})
+	}
+}
