@@ -9,13 +9,16 @@ import (
 // What of a stream waits in queues on the way delays all that shares them, and is lost where they are full, which TCP
 // finds out only by losing it. So a stream that waits there has no more bytes under way than it carries in its shortest
 // round trip and leashTime: over a link that is full, the sum of all streams is about what that carries in leashTime.
-// Where somebody else fills the queues, as much as that is left to him.
+// Where half as much under way waits as long, the queue is not its own, or the way is just unsteady, as radio is: then it is
+// left to TCP for leashRest of being busy.
 const (
 	leashTime  = 30 * time.Millisecond
 	leashFree  = leashTime / 2 // a round trip longer than the shortest by less says that the way carries more
 	leashLeast = 24 << 10      // bytes: a record of TLS on its way, and half of one behind it
 	leashMost  = 256 << 10     // bytes: what carries more in that time is fast, and left to TCP
 	leashLook  = 64 << 10      // bytes between two looks
+	leashTries = 8             // looks after which half as much under way must have shortened the wait by a quarter,
+	leashRest  = 10 * time.Second
 )
 
 // A carrier is a stream that tells what it carries, and can be bounded: a link.Conn.
@@ -28,6 +31,11 @@ type carrier interface {
 type leash struct {
 	last  link.Way
 	bound int // bytes; 0: none
+
+	from  float64       // bytes that were under way when they waited so long:
+	wait  time.Duration // what is half of that is judged by it
+	looks int           // since then
+	rest  time.Duration // until link.Way.Busy is that, it is not bounded
 }
 
 // next is the bound from now on, and says whether it is to be set.
@@ -37,9 +45,23 @@ func (l *leash) next(w link.Way) (bound int, changed bool) {
 		return l.bound, false
 	}
 	l.last = w
+	if w.Busy < l.rest {
+		return 0, false
+	}
 	want := 2 * float64(l.bound)
-	if w.RoundTrip-w.Least >= leashFree {
-		want = max(float64(bytes)/busy.Seconds()*(w.Least+leashTime).Seconds(), leashLeast)
+	if wait := w.RoundTrip - w.Least; wait >= leashFree {
+		rate := float64(bytes) / busy.Seconds()
+		want = max(rate*(w.Least+leashTime).Seconds(), leashLeast)
+		if l.bound == 0 {
+			l.from, l.wait, l.looks = rate*w.RoundTrip.Seconds(), wait, 0
+		}
+		if l.looks++; l.looks > leashTries && want <= l.from/2 {
+			if wait > l.wait/4*3 {
+				l.bound, l.rest = 0, w.Busy+leashRest
+				return 0, true
+			}
+			l.from, l.wait, l.looks = want, wait, 0
+		}
 	}
 	if bound = int(min(want, leashMost+1)); bound > leashMost {
 		bound = 0

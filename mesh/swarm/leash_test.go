@@ -67,6 +67,34 @@ func TestBoundsTogetherAreWhatTheLinkCarries(t *testing.T) {
 	}
 }
 
+// Whatever a stream does, others keep a queue of 40 ms, or radio takes so long: it is let go again, and most of the time it
+// carries what TCP alone would. Where its own queue comes on top, that is not cut for long either.
+func TestAStreamIsLetGoWhereTheQueueIsNotItsOwn(t *testing.T) {
+	const ms, rate = time.Millisecond, 2.5e6
+	for _, own := range []time.Duration{0, 60 * ms} {
+		var l leash
+		w := link.Way{Least: 40 * ms}
+		var held, carried float64
+		for w.Busy < 10*time.Minute {
+			at, trip := rate, 80*ms+own
+			if held > 0 {
+				trip = 80 * ms
+				at = min(rate, held/trip.Seconds())
+			}
+			w.RoundTrip = trip
+			w.Bytes += leashLook
+			w.Busy += time.Duration(leashLook / at * float64(time.Second))
+			carried += leashLook
+			if bound, changed := l.next(w); changed {
+				held = float64(bound)
+			}
+		}
+		if part := carried / w.Busy.Seconds() / rate; part < 0.85 {
+			t.Errorf("with a queue of its own of %v it carried %.2f of what it could", own, part)
+		}
+	}
+}
+
 func TestASessionBoundsItsStreamAsItServes(t *testing.T) {
 	bubble(t, func(t *testing.T, w *world) {
 		c := &queued{paced: paced{recorded: recorded{in: bytes.NewReader(nil)}, wait: 32 * time.Millisecond}}
