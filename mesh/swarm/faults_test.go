@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -205,6 +206,36 @@ func TestStoreThatLosesWhatItTookIsToldOf(t *testing.T) {
 		err := b.pull(t, ref, time.Minute, a)
 		if err == nil || !strings.Contains(err.Error(), "the store lost chunks") {
 			t.Errorf("pull = %v", err)
+		}
+	})
+}
+
+// What a disk made of a part of the manifest is fetched again.
+func TestAPartOfTheManifestThatIsWrongOnDiskIsFetchedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		from, to := w.node(1), w.node(2)
+		ref := from.store.put(t, 1, 50, 8<<10)
+		block, err := from.store.Read(ref.Root, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		root, err := artifact.DecodeRoot(block)
+		if err != nil || len(root.Parts) == 0 {
+			t.Fatalf("%d parts, %v", len(root.Parts), err)
+		}
+		for _, c := range root.Parts {
+			b := bytes.Clone(from.store.chunks[c.ID])
+			b[len(b)/2] ^= 1
+			to.store.chunks[c.ID] = b
+		}
+		if err := to.pull(t, ref, time.Minute, from); err != nil {
+			t.Fatal(err)
+		}
+		to.mustHave(t, from)
+		for _, c := range root.Parts {
+			if got := artifact.Sum(to.store.chunks[c.ID]); got != c.ID {
+				t.Errorf("part %s is still %s", c.ID.Short(), got.Short())
+			}
 		}
 	})
 }
