@@ -325,6 +325,7 @@ func (l *loop) finished(k look) {
 		in.reason = k.reason // a kept promise tells no reason, but for a pause
 	}
 	in.paused = k.paused
+	unseen := k.outcome == policies.Repaired && in.p.Type == "file" && l.watches.of[in.p.Address] == nil
 	l.watches.set(in.p.Address, k.watches)
 	l.listen(in, k.finding.Wakes)
 	now := time.Now()
@@ -353,6 +354,9 @@ func (l *loop) finished(k look) {
 		l.warn(l.a.memory.clearPending(in.p.Address))
 	}
 	l.cameToRest(in, wasGood, entry)
+	if unseen { // who saw it made may have damaged it before it was watched
+		l.wake(in, Cause{Text: causeTimer})
+	}
 	if !in.dirty {
 		in.cause = Cause{}
 	}
