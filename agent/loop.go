@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -325,7 +326,8 @@ func (l *loop) finished(k look) {
 		in.reason = k.reason // a kept promise tells no reason, but for a pause
 	}
 	in.paused = k.paused
-	unseen := k.outcome == policies.Repaired && in.p.Type == "file" && l.watches.of[in.p.Address] == nil
+	unseen := k.outcome == policies.Repaired && (in.p.Type == "file" || in.p.Type == "want") &&
+		!slices.Equal(l.watches.of[in.p.Address], k.watches)
 	l.watches.set(in.p.Address, k.watches)
 	l.listen(in, k.finding.Wakes)
 	now := time.Now()
