@@ -1,6 +1,7 @@
 package swarm
 
 import (
+	"math"
 	"time"
 
 	"meshd/mesh/link"
@@ -86,6 +87,7 @@ func (x *session) tighten() {
 	}
 	if bound, changed := x.leash.next(w); changed {
 		if err := c.LimitHeld(bound); err != nil {
+			x.leash.rest = math.MaxInt64 // nor will it be later
 			x.s.log.Debug("queues on the way are not kept short", "peer", x.peer.Short(), "why", err)
 		}
 	}

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -108,11 +109,29 @@ func TestASessionBoundsItsStreamAsItServes(t *testing.T) {
 	})
 }
 
+// A system that can't bound what it holds is asked for it once.
+func TestAStreamThatCannotBeBoundedIsLeftAlone(t *testing.T) {
+	bubble(t, func(t *testing.T, w *world) {
+		c := &queued{paced: paced{recorded: recorded{in: bytes.NewReader(nil)}, wait: 32 * time.Millisecond}, refuse: errors.ErrUnsupported}
+		x := newSession(w.node(1).swarm, [16]byte{7}, c, idleTime)
+		for range 4 {
+			if err := x.sendAnswer(mustFrame(t, kindData, &data{Req: 1}), make([]byte, headRoom+256<<10), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.asked != 1 {
+			t.Errorf("asked %d times to bound what it holds, want once", c.asked)
+		}
+	})
+}
+
 // queued is a paced stream over a way with a queue.
 type queued struct {
 	paced
-	way  link.Way
-	held int
+	way    link.Way
+	held   int
+	asked  int
+	refuse error // what LimitHeld returns
 }
 
 func (q *queued) Write(b []byte) (int, error) {
@@ -126,5 +145,6 @@ func (q *queued) Carried() (link.Way, bool) { return q.way, true }
 
 func (q *queued) LimitHeld(bytes int) error {
 	q.held = bytes
-	return nil
+	q.asked++
+	return q.refuse
 }
