@@ -206,6 +206,10 @@ func (v vitals) machine() (out []control.Trouble) {
 	} else if v.size > 0 && v.freeBytes < 2*floor {
 		out = append(out, warning("disk", v.dir, "make room there", "only %d MiB are free", v.freeBytes>>20))
 	}
+	if v.maxSize > 0 && v.packs > v.maxSize-v.maxSize/10 {
+		out = append(out, warning("quota", v.dir, "raise --max-size, or withdraw what nobody needs: what would pass it is not fetched",
+			"artifacts take %d of the %d MiB of max-size", v.packs>>20, v.maxSize>>20))
+	}
 	if v.unwatched > 0 {
 		out = append(out, warning("watches", v.name, "sysctl fs.inotify.max_user_watches=1048576 (and max_user_instances)",
 			"%d promises have a folder that can't be watched: changes there are seen at the next periodic look", v.unwatched))

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"time"
@@ -42,6 +43,7 @@ type vitals struct {
 	ails            []ail  // promises that are not well
 	unwatched       int    // promises with a folder that could not be watched
 	freeBytes, size uint64 // of the disk of dir; size 0: it can't be asked
+	packs, maxSize  int64  // bytes that artifacts take, and may take (0: no limit)
 	liars           []liar
 }
 
@@ -97,8 +99,10 @@ func (d door) Doctor(ctx context.Context) ([]control.Trouble, error) {
 	if u, err := disk.UsageWithContext(ctx, v.dir); err == nil {
 		v.freeBytes, v.size = u.Free, u.Total
 	}
+	packs, _, sizeErr := a.store.SizeBytes()
+	v.packs, v.maxSize = packs, a.cfg.MaxSizeBytes
 	err := a.loop.do(ctx, func() { a.loop.examine(&v) })
-	return v.troubles(), err
+	return v.troubles(), errors.Join(sizeErr, err)
 }
 
 // forks lists the nodes with a forked log, by the newest of these.

@@ -376,6 +376,7 @@ func TestTheDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"paused", func(v *vitals) { v.ails = []ail{{"p.file.x", "paused until", policies.Kept, true}} }, "warning", "promises", "p.file.x", "paused until", "--end"},
 		{"disk full", func(v *vitals) { v.freeBytes = 1 << 20 }, "problem", "disk", "/data", "1 MiB", "make room"},
 		{"disk filling", func(v *vitals) { v.freeBytes = 300 << 20 }, "warning", "disk", "/data", "only 300 MiB", "make room"},
+		{"quota filling", func(v *vitals) { v.packs, v.maxSize = 461<<20, 512<<20 }, "warning", "quota", "/data", "461 of the 512 MiB", "--max-size"},
 		{"watches", func(v *vitals) { v.unwatched = 3 }, "warning", "watches", "host", "3 promises", "max_user_watches"},
 		{"liar", func(v *vitals) { v.liars = []liar{{"b", "a chunk was false", noon}} }, "problem", "liars", "b", "a chunk was false", "meshctl revoke b"},
 	}

@@ -15,7 +15,7 @@ func doctorCmd(a *app) *cobra.Command {
 		Use:   "doctor",
 		Short: "Say what is wrong with this node, and what to do",
 		Long: `Doctor looks the node over: clock, port, peers, certificate and charter, forked logs, score, promises, free space,
-folder watches, peers that sent false bytes. Problems come first: something does not work. Then warnings: it will not
+quota, folder watches, peers that sent false bytes. Problems come first: something does not work. Then warnings: it will not
 for long, or somebody else has to see to it. The exit code is 1 when there is a problem. A daemon that does not answer
 is told with what to do about that, exit 3.`,
 		Example: `  meshctl doctor

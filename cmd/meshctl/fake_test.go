@@ -190,7 +190,11 @@ func (f *fake) Publish(_ context.Context, name, version string, tar io.Reader, _
 		return control.Artifact{}, err
 	}
 	f.tree, f.version = b, version
-	return control.Artifact{Name: name, Version: "1", Counter: 1, Hash: "ab12", SizeBytes: 5, Publisher: "host", PublishedAt: noon}, nil
+	made := control.Artifact{Name: name, Version: "1", Counter: 1, Hash: "ab12", SizeBytes: 5, Publisher: "host", PublishedAt: noon, Holders: []string{"host"}}
+	if name == "shared" {
+		made.Holders = []string{"camera", "host", "phone"}
+	}
+	return made, nil
 }
 
 func (f *fake) Get(_ context.Context, ref string, w io.Writer, progress func(control.Line)) error {
