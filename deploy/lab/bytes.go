@@ -77,19 +77,39 @@ func measurePublish(ctx context.Context, l *lab) (_ []figure, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var values []float64
+	var values, syncs []float64
 	for range publishes {
 		took, err := m.publishSmall(ctx)
 		if err != nil {
 			return nil, err
 		}
-		values = append(values, took)
+		synced, err := m.syncPage()
+		if err != nil {
+			return nil, err
+		}
+		values, syncs = append(values, took), append(syncs, synced)
 	}
 	const name = "publish to placed, 10 KiB, one hop"
 	return []figure{
 		{name: name + ", p50", unit: "ms", values: values, target: 10},
 		{name: name + ", p99", unit: "ms", values: values, at: 0.99, target: 50},
+		{name: "  4 KiB appended to a file there and synced, after each", unit: "ms", values: syncs},
 	}, nil
+}
+
+// syncPage measures what the disk takes to keep 4 KiB more of a file (ms).
+func (m *mesh) syncPage() (_ float64, err error) {
+	f, err := os.OpenFile(m.path("page"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	began := time.Now()
+	if _, err := f.Write(make([]byte, 4<<10)); err != nil {
+		return 0, err
+	}
+	err = f.Sync()
+	return time.Since(began).Seconds() * 1000, err
 }
 
 // publishSmall measures from the start of the call to the appearance of the file (ms).
