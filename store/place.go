@@ -234,7 +234,7 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 	} else {
 		go func() { remembered <- s.remember(sp, root) }()
 	}
-	err = made.finishFile(ctx, mode)
+	left, err := made.finishFile(ctx, mode)
 	if err = errors.Join(err, <-remembered); err != nil {
 		return errors.Join(err, made.discard())
 	}
@@ -243,7 +243,7 @@ func (s *Store) placeFile(ctx context.Context, sp spot, root artifact.Digest, e 
 		return err
 	}
 	if info, err := sp.folder.Lstat(sp.name); err == nil {
-		if st, ok := statOf(info); ok {
+		if st, ok := statOf(info); ok && st.isRenamed(left) { // else somebody wrote to it since
 			s.seen.keep(sp.path, seenFile{stat: st, chunks: e.Chunks, root: root, mode: e.Mode})
 		}
 	}

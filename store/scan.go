@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"meshd/store/artifact"
 )
@@ -24,11 +25,27 @@ const maxItems = 1 << 20
 var errTooMany = fmt.Errorf("more than %d files, folders and links: make several artifacts of them", maxItems)
 
 // fileStat tells whether a file may have changed since it was read (SPEC 9). Times are compared with
-// each other alone, never with now.
+// each other, and with now only to doubt what has just changed.
 type fileStat struct {
 	inode        uint64
 	size         int64
 	mtime, ctime int64
+}
+
+// racyTime is longer than the tick of any kernel's file clock (10 ms at 100 Hz): of two writes in one tick the second
+// may leave all of a file's stat as it was.
+const racyTime = 20 * time.Millisecond
+
+// isRacy reports whether a write to come may leave the stat as it is.
+func (st fileStat) isRacy() bool {
+	now := time.Now().UnixNano()
+	return max(st.mtime, st.ctime) > now-int64(racyTime) && min(st.mtime, st.ctime) < now+int64(racyTime)
+}
+
+// isRenamed reports whether a file that looked like before may have been renamed since, and nothing more.
+func (st fileStat) isRenamed(before fileStat) bool {
+	before.ctime = st.ctime
+	return st == before
 }
 
 // item is a file, folder or link found on disk. name is relative to the scanned folder; disk is where it is
@@ -276,7 +293,11 @@ func (s *seenFiles) isPlaced(file string, stat fileStat, root artifact.Digest) (
 	return f.mode, ok && f.stat == stat && f.root == root
 }
 
+// put remembers what a file was read to hold, unless it may yet change with its stat as it is.
 func (s *seenFiles) put(file string, stat fileStat, chunks []artifact.Chunk) {
+	if stat.isRacy() {
+		return
+	}
 	s.keep(file, seenFile{stat: stat, chunks: chunks})
 }
 

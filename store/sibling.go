@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"meshd/store/artifact"
 )
@@ -239,28 +240,43 @@ func (b *sibling) write(piece int32, chunk []byte) error {
 	}
 	_, err = f.WriteAt(chunk, b.offset(piece))
 	if err == nil && len(e.Chunks) == 1 {
-		err = b.whole(f, entry)
+		err = b.whole(in, name, f, entry)
 	}
 	return errors.Join(err, f.Close())
 }
 
 // whole gives a file of a tree its mode, and notes how it looks then.
-func (b *sibling) whole(f *os.File, entry int) error {
-	if err := f.Chmod(os.FileMode(b.entries[entry].Mode)); err != nil || b.stats == nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err == nil {
-		b.stats[entry], _ = statOf(info)
+func (b *sibling) whole(in *os.Root, name string, f *os.File, entry int) error {
+	st, err := asLeft(in, name, f, os.FileMode(b.entries[entry].Mode))
+	if err == nil && b.stats != nil {
+		b.stats[entry] = st
 	}
 	return err
+}
+
+// asLeft gives a file its mode, and a time of change before now: whoever writes to it from now on gives it another, also
+// in the tick of the clock in which it was made. It returns how the file looks then, or nothing where the system does
+// not tell.
+func asLeft(in *os.Root, name string, f *os.File, mode os.FileMode) (fileStat, error) {
+	if err := f.Chmod(mode); err != nil {
+		return fileStat{}, err
+	}
+	if err := in.Chtimes(name, time.Time{}, time.Now().Add(-racyTime)); err != nil {
+		return fileStat{}, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return fileStat{}, err
+	}
+	st, _ := statOf(info)
+	return st, nil
 }
 
 // seen has the store remember, below dir, the files of the tree: they need not be read to be found in place.
 func (b *sibling) seen(dir string) {
 	for i, st := range b.stats {
 		if st != (fileStat{}) {
-			b.s.seen.put(filepath.Join(dir, b.name, filepath.FromSlash(b.entries[i].Name)), st, b.entries[i].Chunks)
+			b.s.seen.keep(filepath.Join(dir, b.name, filepath.FromSlash(b.entries[i].Name)), seenFile{stat: st, chunks: b.entries[i].Chunks})
 		}
 	}
 }
@@ -272,17 +288,18 @@ func (b *sibling) soon() {
 	}
 }
 
-// finishFile writes what is missing of a single file and makes it durable.
-func (b *sibling) finishFile(ctx context.Context, mode os.FileMode) error {
+// finishFile writes what is missing of a single file, makes it durable, and returns how it looks then.
+func (b *sibling) finishFile(ctx context.Context, mode os.FileMode) (fileStat, error) {
 	if err := b.fill(ctx, b.file, 0, b.shared); err != nil {
-		return err
+		return fileStat{}, err
 	}
-	if err := b.file.Chmod(mode); err != nil {
-		return err
+	st, err := asLeft(b.in, b.name, b.file, mode)
+	if err != nil {
+		return fileStat{}, err
 	}
-	err := errors.Join(b.file.Sync(), b.file.Close()) // closed before the rename: some systems want it so
+	err = errors.Join(b.file.Sync(), b.file.Close()) // closed before the rename: some systems want it so
 	b.file = nil
-	return err
+	return st, err
 }
 
 // finishTree writes what is missing of a tree and makes it durable.
@@ -337,7 +354,7 @@ func (b *sibling) finishOne(ctx context.Context, in *os.Root, name string, entry
 	}
 	err = b.fill(ctx, f, entry, b.share(f, entry))
 	if err == nil {
-		err = b.whole(f, entry)
+		err = b.whole(in, name, f, entry)
 	}
 	if err == nil && durable {
 		err = f.Sync()

@@ -21,11 +21,17 @@ type stamp struct {
 // tick the second may leave ctime as it was.
 const racyWindow = 20 * time.Millisecond
 
+// isRacy reports whether a write to come may leave the stamp as it is.
+func (s stamp) isRacy() bool {
+	now := time.Now().UnixNano()
+	return max(s.mtime, s.ctime) > now-int64(racyWindow) && min(s.mtime, s.ctime) < now+int64(racyWindow)
+}
+
 // trust remembers the stamp under which a file was last found right.
 //
-// It lives in memory alone. A stamp that was found where there was none is trusted at once; one that
-// differs from the last belongs to a file somebody is just writing, and is trusted only when the same
-// stamp is found again a racyWindow later and the bytes were read once more.
+// It lives in memory alone. A stamp that was found where there was none is trusted at once, if it is older than a
+// racyWindow; one that differs from the last belongs to a file somebody is just writing, and is trusted only when the
+// same stamp is found again a racyWindow later and the bytes were read once more.
 type trust struct {
 	stamp stamp
 	known bool // stamp was taken
@@ -57,7 +63,7 @@ func (t *trust) found(info fs.FileInfo) {
 	case !ok:
 		*t = trust{}
 	case !t.known:
-		*t = trust{stamp: s, known: true, firm: true}
+		*t = trust{stamp: s, known: true, firm: !s.isRacy(), since: time.Now()}
 	case s != t.stamp:
 		*t = trust{stamp: s, known: true, since: time.Now()}
 	case !t.firm:
