@@ -32,6 +32,8 @@ type instance struct {
 	restart  bool      // a promise named in restart_on was repaired
 	paused   bool      // at the last look
 
+	confirming bool // the next look only sees whether a repair lasted until there was a watch
+
 	running bool
 	cancel  context.CancelFunc
 	ended   bool              // leaves when the run under way is over
@@ -45,6 +47,11 @@ type instance struct {
 // good reports whether those who need this may go on.
 func (in *instance) good() bool {
 	return in.outcome == policies.Kept || in.outcome == policies.Repaired
+}
+
+// news reports whether what was just told of it is news for those that need it.
+func (in *instance) news(wasGood bool) bool {
+	return in.outcome == policies.Repaired || in.good() && !wasGood
 }
 
 // atRest reports whether nothing is about to change what others read of it.

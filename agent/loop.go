@@ -266,7 +266,7 @@ func (l *loop) rest(in *instance, o policies.Outcome, reason string) {
 	in.dirty = false
 	in.checked = l.a.cfg.Wall()
 	entry := l.tell(in, o, reason, 0)
-	l.cameToRest(in, wasGood, entry)
+	l.cameToRest(in, in.news(wasGood), entry)
 	in.cause = Cause{}
 }
 
@@ -321,13 +321,16 @@ func (l *loop) finished(k look) {
 	}
 	wasGood := in.good()
 	in.checked = l.a.cfg.Wall()
-	entry := l.tell(in, k.outcome, k.reason, k.took)
+	entry, confirmed := in.entry, in.confirming && k.outcome == policies.Kept
+	in.confirming = k.outcome == policies.Repaired && (in.p.Type == "file" || in.p.Type == "want") &&
+		!slices.Equal(l.watches.of[in.p.Address], k.watches)
+	if !confirmed { // what was repaired is told as that until a later look
+		entry = l.tell(in, k.outcome, k.reason, k.took)
+	}
 	if k.paused || in.paused {
 		in.reason = k.reason // a kept promise tells no reason, but for a pause
 	}
 	in.paused = k.paused
-	unseen := k.outcome == policies.Repaired && (in.p.Type == "file" || in.p.Type == "want") &&
-		!slices.Equal(l.watches.of[in.p.Address], k.watches)
 	l.watches.set(in.p.Address, k.watches)
 	l.listen(in, k.finding.Wakes)
 	now := time.Now()
@@ -355,8 +358,8 @@ func (l *loop) finished(k look) {
 	if in.good() && len(in.p.On) > 0 && k.mayRepair {
 		l.warn(l.a.memory.clearPending(in.p.Address))
 	}
-	l.cameToRest(in, wasGood, entry)
-	if unseen { // who saw it made may have damaged it before it was watched
+	l.cameToRest(in, !confirmed && in.news(wasGood), entry)
+	if in.confirming { // who saw it made may have damaged it before it was watched
 		l.wake(in, Cause{Text: causeTimer})
 	}
 	if !in.dirty {

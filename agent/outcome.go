@@ -8,9 +8,9 @@ import (
 	"meshd/policies"
 )
 
-// cameToRest wakes those that need in where it is newly good, and queues those that only waited for it.
-func (l *loop) cameToRest(in *instance, wasGood bool, entry uint64) {
-	if in.outcome == policies.Repaired || (in.good() && !wasGood) {
+// cameToRest wakes those that need in where it has news for them, and queues those that only waited for it.
+func (l *loop) cameToRest(in *instance, news bool, entry uint64) {
+	if news {
 		l.wave(in, Cause{Entry: entry}, in.outcome == policies.Repaired)
 		return
 	}
