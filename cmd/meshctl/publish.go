@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,8 +20,8 @@ func publishCmd(a *app) *cobra.Command {
 of NAME. Bytes, names, permissions and links inside the folder are kept; times and owners are not. What leaves the
 folder by a link, devices and setuid files are refused. When it returns, the artifact is durable and announced.
 
-It prints the artifact as meshctl artifacts does, and on stderr which other nodes have a copy already. A terminal shows
-how far it has come; with -o ndjson lines of type "progress" go before the artifact.`,
+It prints the artifact as meshctl artifacts does, with the nodes that have it by then: copies that are not made yet
+are made as nodes come. A terminal shows how far it has come; with -o ndjson lines of type "progress" go before.`,
 		Example: `  meshctl publish app ./build
   meshctl publish app ./app.tgz --version 1.4.0
   meshctl publish app ./build -o json`,
@@ -43,26 +41,18 @@ how far it has come; with -o ndjson lines of type "progress" go before the artif
 		if err != nil {
 			return err
 		}
-		text, err := render(a, artifactListing(a), []control.Artifact{made})
+		l := artifactListing(a)
+		for i := range l.columns {
+			l.columns[i].wide = l.columns[i].wide && l.columns[i].head != "HOLDERS" // they are the copies made
+		}
+		text, err := render(a, l, []control.Artifact{made})
 		if err == nil {
 			_, err = a.stdout.Write(text)
-		}
-		if a.format == "table" || a.format == "wide" {
-			fmt.Fprintln(a.stderr, copiesText(made))
 		}
 		return err
 	})
 	cmd.Flags().StringVar(&version, "version", "", "a semver `VERSION` shown beside the counter")
 	return cmd
-}
-
-// copiesText says who has what was published besides this node.
-func copiesText(x control.Artifact) string {
-	others := slices.DeleteFunc(slices.Clone(x.Holders), func(n string) bool { return n == x.Publisher })
-	if len(others) == 0 {
-		return "no other node has a copy yet: it is durable here, and others get it while this node is up"
-	}
-	return "copies: " + commas(others)
 }
 
 // sendTree packs path into what send reads. When both fail, the one that failed first is told.
