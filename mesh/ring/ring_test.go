@@ -3,8 +3,10 @@ package ring
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -98,20 +100,33 @@ func TestHintsReachAll(t *testing.T) {
 		nodes := w.ring(5, w.start)
 		await(t, wholeLimit, nodes, nil)
 		time.Sleep(10 * time.Second) // virtual; every pair has met by then
-		longest := strings.Repeat("x", MaxHint)
-		must(t, nodes[0].Hint([]byte(longest)))
-		start := time.Now()
-		for _, n := range nodes {
-			select {
-			case got := <-n.hints:
-				if got != longest {
-					t.Errorf("node %d heard %q", n.n, got)
+		// Each of five sends a hint four times, to random others: one in 200 is not heard by one of them.
+		deaf := nodes
+		for i := range 3 {
+			longest := strings.Repeat(fmt.Sprint(i), MaxHint)
+			must(t, nodes[0].Hint([]byte(longest)))
+			start := time.Now()
+			deaf = slices.DeleteFunc(slices.Clone(nodes), func(n *node) bool {
+				for {
+					select {
+					case got := <-n.hints:
+						if got == longest {
+							return true
+						}
+					case <-time.After(5 * time.Second):
+						return false
+					}
 				}
-			case <-time.After(5 * time.Second):
-				t.Errorf("node %d heard nothing", n.n)
+			})
+			if len(deaf) == 0 {
+				t.Logf("hint %d was heard by all in %v", i+1, time.Since(start))
+				break
 			}
+			t.Logf("hint %d was not heard by %d of %d nodes", i+1, len(deaf), len(nodes))
 		}
-		t.Logf("heard by all in %v", time.Since(start))
+		if len(deaf) > 0 {
+			t.Error("of three hints none was heard by all")
+		}
 		if err := nodes[0].Hint(make([]byte, MaxHint+1)); err == nil {
 			t.Error("a hint that is too long went out")
 		}
