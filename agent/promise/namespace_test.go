@@ -4,10 +4,13 @@ package promise
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The same score in a container on this machine gives processes there the same marks.
@@ -26,6 +29,12 @@ func TestFindLeavesProcessesOfContainersAlone(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: tt.flags}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
+		}
+		// The kernel ends Start's wait for the new program a moment before it shows the environment.
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); runtime.Gosched() {
+			if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)); err != nil || len(env) > 0 {
+				break
+			}
 		}
 		pid, _, err := h.Find(mark)
 		if tt.found && (err != nil || pid != cmd.Process.Pid) || !tt.found && !errors.Is(err, ErrNotFound) {
